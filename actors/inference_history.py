@@ -1,0 +1,84 @@
+"""Own the inference history of a run: one writer, acknowledged when durable."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from actors.launch import Launch
+from alphapulse import logs
+from alphapulse.domain.errors import StoreError
+from alphapulse.domain.inference import DecisionRecord, Prediction
+from alphapulse.interfaces import Query
+from alphapulse.storage.history import InferenceHistory
+from alphapulse.storage.home import Home
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logs.get_logger("history")
+
+
+class InferenceHistoryActor:
+    """Holds the store of a run; a restarted one opens the same journal."""
+
+    def __init__(self, launch: Launch) -> None:
+        logs.configure(
+            Path(launch.home) / "logs", process="inference_history", session=launch.session
+        )
+        home = Home(Path(launch.home))
+        self._symbols = launch.settings.market.symbols
+        self._history = InferenceHistory(
+            home, run=home.run(launch.run_number), settings=launch.settings.storage
+        )
+        self._batch: asyncio.Task[int] | None = None
+
+    async def append(self, records: Sequence[DecisionRecord]) -> int:
+        """Make records durable and return how many were new; a batch may start behind it."""
+        count = await self._history.append(records)
+        log.info(
+            "stored",
+            trace_id=records[0].trace_id,
+            records=len(records),
+            new=count,
+            rows=sum(len(record.rows) for record in records),
+        )
+        if self._history.flush_due() and (self._batch is None or self._batch.done()):
+            self._batch = asyncio.create_task(self.flush())
+        return count
+
+    async def query(self, query: Query) -> pd.DataFrame:
+        """Return the rows asked for."""
+        return await self._history.query(query)
+
+    async def last(self) -> Mapping[str, tuple[Prediction, ...]]:
+        """Return the predictions of the newest durable decision of each symbol that has one."""
+        found = {symbol: await self._history.last(symbol) for symbol in self._symbols}
+        return {symbol: predictions for symbol, predictions in found.items() if predictions}
+
+    async def flush(self) -> int:
+        """Move a batch to the lake; a failure is logged and the rows stay in the journal."""
+        try:
+            return await self._history.flush()
+        except StoreError as error:
+            log.error(
+                "batch not moved",
+                **logs.describe(error),
+                remedy="the rows stay in the journal and go with the next batch; see its disk",
+            )
+            return 0
+
+    async def end(self, ended_ns: int) -> None:
+        """Write down that the source of the run has ended."""
+        await self._history.mark_ended(ended_ns)
+
+    async def counters(self) -> Mapping[str, int]:
+        """Return what was stored, flushed and failed."""
+        return self._history.counters()
+
+    async def pid(self) -> int:
+        """Return the process id."""
+        return os.getpid()

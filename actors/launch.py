@@ -1,0 +1,41 @@
+"""What every actor of a run is told at its start."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from alphapulse.config import Settings
+from alphapulse.data.live import Live
+from alphapulse.data.tape import Tape
+from alphapulse.interfaces import DataProvider
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Launch:
+    """The facts of one `up`, small and serializable.
+
+    Attributes:
+        home: folder of the home.
+        session: id of this `up`, for the errors table.
+        recording: folder of the recording, empty for live.
+        run: id of the run; `run_number` names its folder.
+        speed: event time over wall time; 0 is as fast as it goes.
+    """
+
+    home: str
+    session: str
+    recording: str
+    run: str
+    run_number: int
+    speed: float
+    settings: Settings
+
+    def provider(self) -> DataProvider:
+        """Return the source of events."""
+        market = self.settings.market
+        if self.recording:
+            return Tape(Path(self.recording), market.instruments)
+        return Live(
+            market.exchange, market.instruments, history_bars=self.settings.feed.live_history_bars
+        )

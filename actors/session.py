@@ -1,0 +1,119 @@
+"""The actors and the Serve graph of one run on one Ray cluster, from start to end."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+from collections.abc import Callable
+from typing import Any
+
+import ray
+from ray import serve
+from ray.exceptions import RayActorError
+
+from actors.inference_history import InferenceHistoryActor
+from actors.launch import Launch
+from actors.market_data import MarketDataActor
+from actors.trader import TraderActor
+from alphapulse import cluster, logs
+from alphapulse.domain.errors import Unavailable
+
+POLL_S = 0.5  # between two looks at the trader
+GRAPH = "serve_apps.graph"  # by import path: roof folders do not import each other
+log = logs.get_logger("main")
+
+
+class Session:
+    """Holds what it started; `run` returns when the source ended or a stop was asked for."""
+
+    def __init__(self, launch: Launch, graph_args: dict[str, Any]) -> None:
+        self._launch = launch
+        self._graph_args = graph_args
+        self._trader: Any = None
+
+    async def start(self) -> None:
+        """Start actors and graph side by side, and replay the feed to where the history ends."""
+        _end_leftovers()
+        _actor(InferenceHistoryActor, cluster.INFERENCE_HISTORY, self._launch)
+        market = _actor(MarketDataActor, cluster.MARKET_DATA, self._launch)
+        self._trader = _actor(TraderActor, cluster.TRADER, self._launch)
+        graph = asyncio.to_thread(self._start_graph)
+        await asyncio.gather(graph, _open(market))
+
+    def _start_graph(self) -> None:
+        server = self._launch.settings.server
+        serve.start(http_options={"host": server.host, "port": server.http_port})
+        app = importlib.import_module(GRAPH).app(self._graph_args)
+        serve.run(
+            app,
+            name=cluster.SERVE_APP,
+            route_prefix="/",
+            logging_config={"enable_access_log": False},
+        )
+
+    async def run(
+        self, *, stop_asked: Callable[[], bool], show: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Return when the trader's loop has ended; a trader that died is started again.
+
+        Raises Unavailable when the cluster itself no longer answers.
+        """
+        trader = cluster.Trader()
+        loop = asyncio.ensure_future(_result(self._trader))
+        stopping = False
+        while not loop.done():
+            await asyncio.wait([loop], timeout=POLL_S)
+            try:
+                if stop_asked() and not stopping:
+                    await trader.stop()
+                    stopping = True
+                show(dict(await trader.status()))
+            except Unavailable as error:
+                log.warning("trader does not answer", **logs.describe(error))
+            if loop.done() and isinstance(loop.exception(), RayActorError):
+                log.warning("trader is being restarted")
+                loop = asyncio.ensure_future(_result(self._trader))
+        await loop
+
+    async def end(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Move what is left to the lake, and return the trader's status and the feed's counters."""
+        status = dict(await cluster.Trader().status())
+        feed = dict(await cluster.MarketData().view("counters"))
+        await cluster.History().flush()
+        if status["ended"] and not status["pending"]:
+            await cluster.History().end(status["to_ns"])
+        return status, feed
+
+    def remove(self) -> None:
+        """Take the application and the actors off a cluster that is not ours to end."""
+        serve.delete(cluster.SERVE_APP)
+        _end_leftovers()
+
+
+def _actor(cls: type, name: str, launch: Launch) -> Any:
+    options = ray.remote(cls).options(
+        name=name,
+        namespace=cluster.NAMESPACE,
+        lifetime="detached",
+        num_cpus=0,
+        max_restarts=-1,
+        max_task_retries=0,  # whoever asked knows whether it may ask again
+    )
+    return options.remote(launch)
+
+
+def _end_leftovers() -> None:
+    for name in cluster.ACTORS:
+        try:
+            ray.kill(ray.get_actor(name, namespace=cluster.NAMESPACE))
+        except ValueError:  # none of that name
+            continue
+
+
+async def _open(market: Any) -> None:
+    last = await cluster.History().last()
+    await market.open.remote(min((p[0].event_ns for p in last.values()), default=-1))
+
+
+async def _result(trader: Any) -> Any:
+    return await trader.run.remote()

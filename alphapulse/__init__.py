@@ -1,0 +1,3 @@
+"""AlphaPulse: a self-improving trading cluster on Ray that learns from its own answered predictions."""
+
+__version__ = "0.1.0"

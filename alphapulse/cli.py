@@ -1,0 +1,248 @@
+"""The front door: starts, asks and stops; holds no logic.
+
+Everything heavy is imported inside the command that needs it: `--help` answers in about 0.1 s.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from alphapulse.domain.errors import AlphaPulseError
+
+STARTED_AT_S = time.time()
+app = typer.Typer(
+    name="alphapulse",
+    help="A self-improving trading cluster: it learns from its own answered predictions.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+history = typer.Typer(help="Ask the inference history.", no_args_is_help=True)
+config = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
+app.add_typer(history, name="history")
+app.add_typer(config, name="config")
+
+HomeOption = Annotated[
+    Path,
+    typer.Option("--home", envvar="ALPHAPULSE_HOME", help="Folder of everything that is kept."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+RecordingOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--recording",
+        help="Folder of a recording, or of several. Without it: ALPHAPULSE_RECORDINGS, HOME/market.",
+    ),
+]
+DEFAULT_HOME = Path("user_data")
+
+
+class Source(StrEnum):
+    """Where market events come from."""
+
+    AUTO = "auto"
+    LIVE = "live"
+    RECORDING = "recording"
+
+
+@app.command()
+def up(
+    source: Annotated[
+        Source, typer.Option(help="auto: live if the venue answers in time, else a recording.")
+    ] = Source.AUTO,
+    recording: RecordingOption = None,
+    exchange: Annotated[str | None, typer.Option(help="ccxt id of the live venue.")] = None,
+    speed: Annotated[str, typer.Option(help="Of a replay: 1, a factor, or max.")] = "1",
+    for_: Annotated[str | None, typer.Option("--for", help="End by itself: 90s, 5m, 2h.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start the next run.")] = False,
+    no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="No monitor.")] = False,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Bring the cluster up on a source and keep it up until the source or you end it."""
+    main_job = importlib.import_module("actors.main")
+    options = main_job.UpOptions(
+        home=home,
+        source=source.value,
+        recording=recording,
+        exchange=exchange,
+        speed=_speed(speed),
+        for_s=None if for_ is None else _duration_s(for_),
+        fresh=fresh,
+        dashboard=not no_dashboard,
+    )
+    summary = main_job.Up(options, started_at_s=_process_start_s()).run()
+    _print(summary, as_json, main_job.summary_table)
+
+
+@app.command()
+def down(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """End the `up` that works in this home and wait until it has ended."""
+    client = importlib.import_module("alphapulse.client")
+    _print(client.end_up(home), as_json)
+
+
+@app.command()
+def status(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Say what the `up` of this home is doing, or that none is running."""
+    client = importlib.import_module("alphapulse.client")
+    _print(client.read_status(home), as_json)
+
+
+@app.command()
+def doctor(
+    recording: RecordingOption = None, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False
+) -> None:
+    """Check what `up` needs, one line a finding, with a remedy for each fault."""
+    checks = importlib.import_module("alphapulse.doctor").examine(home, recording)
+    faults = [check for check in checks if not check["ok"]]
+    _print({"ok": not faults, "checks": checks}, as_json)
+    raise typer.Exit(1 if faults else 0)
+
+
+@app.command()
+def errors(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Show the errors table: code, how often, first and last time, trace id, remedy."""
+    from dataclasses import asdict
+
+    logs = importlib.import_module("alphapulse.logs")
+    _print({"errors": [asdict(row) for row in logs.read_errors(home / "logs")]}, as_json)
+
+
+@app.command()
+def backtest(
+    recording: RecordingOption = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write every inference to this file, one JSON a line.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Run the same decisions as `up` over a recording, in this process, without Ray."""
+    job = importlib.import_module("experiments.backtest")
+    _print(job.run(home, recording=recording, out=out), as_json)
+
+
+@history.command("query")
+def query(
+    symbol: Annotated[str | None, typer.Option(help="Such as ETH/USDT.")] = None,
+    timeframe: Annotated[
+        str | None, typer.Option(help="1s, 1m, 1h or 1d: the forecasts of that timeframe.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="cnn, rl or moe.")] = None,
+    since: Annotated[str | None, typer.Option("--from", help="ISO-8601, inclusive.")] = None,
+    until: Annotated[str | None, typer.Option("--to", help="ISO-8601, exclusive.")] = None,
+    run: Annotated[str | None, typer.Option(help="Id of a run; all runs without it.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Newest rows shown.")] = 20,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Find inferences, or forecasts of a timeframe; works while a cluster runs and without one."""
+    asked = importlib.import_module("alphapulse.interfaces").Query(
+        table="predictions" if timeframe else "inferences",
+        run=run,
+        symbol=symbol,
+        model=model,
+        timeframe=timeframe,
+        from_ns=_ns(since),
+        to_ns=_ns(until),
+        limit=limit,
+    )
+    rows = importlib.import_module("alphapulse.client").query_history(home, asked)
+    _print({"rows": rows}, as_json)
+
+
+@config.command("show")
+def show(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Print every setting in force."""
+    settings = importlib.import_module("alphapulse.config").load_settings(home)
+    _print(settings.as_dict(), as_json)
+
+
+@config.command("validate")
+def validate(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Check HOME/config.toml and the environment; exit code 2 names what is wrong."""
+    settings = importlib.import_module("alphapulse.config").load_settings(home)
+    _print({"valid": True, "hash": settings.hash}, as_json)
+
+
+def main() -> NoReturn:
+    """Run the command line; an error of ours is one sentence on stderr and its own exit code."""
+    try:
+        app(standalone_mode=True)
+    except AlphaPulseError as error:
+        if "--json" in sys.argv:
+            print(json.dumps({"error": error.code, "message": str(error)}))
+        print(f"{error.code}: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    sys.exit(0)
+
+
+def _print(answer: dict[str, Any], as_json: bool, table: Any = None) -> None:
+    if as_json:
+        print(json.dumps(answer))
+        return
+    from rich import print as rich_print
+    from rich.pretty import Pretty
+
+    rich_print(table(answer) if table else Pretty(answer))
+
+
+def _speed(text: str) -> float:
+    """Return the factor of event time over wall time; 0 for max."""
+    if text == "max":
+        return 0.0
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = -1.0
+    if not 0 < speed < float("inf"):
+        raise typer.BadParameter(
+            f"expected 1, a positive factor or max, was {text!r}", param_hint="--speed"
+        )
+    return speed
+
+
+def _duration_s(text: str) -> float:
+    units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
+    number, unit = text[:-1], text[-1:]
+    if unit not in units or not number.replace(".", "", 1).isdigit() or float(number) <= 0:
+        raise typer.BadParameter(f"expected 90s, 5m, 2h or 1d, was {text!r}", param_hint="--for")
+    return float(number) * units[unit]
+
+
+def _ns(text: str | None) -> int | None:
+    if text is None:
+        return None
+    from datetime import UTC, datetime
+
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError:
+        raise typer.BadParameter(
+            f"expected ISO-8601 such as 2024-08-09T00:00:00Z, was {text!r}"
+        ) from None
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    return int(when.timestamp()) * 1_000_000_000 + when.microsecond * 1_000
+
+
+def _process_start_s() -> float:
+    """Return when this process was started [s since the epoch], imports included."""
+    with open(f"/proc/{os.getpid()}/stat", encoding="ascii") as file:
+        ticks = float(file.read().rsplit(")", 1)[1].split()[19])
+    with open("/proc/uptime", encoding="ascii") as file:
+        uptime_s = float(file.read().split()[0])
+    return time.time() - uptime_s + ticks / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()

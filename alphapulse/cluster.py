@@ -1,0 +1,168 @@
+"""The only door to Ray for the rest of the package: names, and typed proxies over actor handles."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
+
+from alphapulse.domain.errors import AlphaPulseError, ClusterError, Unavailable
+from alphapulse.domain.inference import DecisionPoint, DecisionRecord, Prediction, Thresholds
+from alphapulse.interfaces import Query
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+NAMESPACE = "alphapulse"
+MARKET_DATA = "market_data"
+INFERENCE_HISTORY = "inference_history"
+TRADER = "trader"
+ACTORS = (MARKET_DATA, INFERENCE_HISTORY, TRADER)
+SERVE_APP = "alphapulse"
+
+
+def connect(address: str) -> None:
+    """Join the Ray cluster at `address` as a driver; raises ClusterError if it does not let us in."""
+    try:
+        ray.init(
+            address=address,
+            namespace=NAMESPACE,
+            log_to_driver=False,
+            logging_level="ERROR",
+            configure_logging=False,
+        )
+    except Exception as error:  # ray raises ConnectionError, RuntimeError and ValueError alike
+        raise ClusterError(
+            f"Ray at {address}: expected to join, was refused: {str(error).splitlines()[0]}; "
+            "check `ray status` and the token"
+        ) from error
+
+
+def disconnect() -> None:
+    """Leave the cluster."""
+    ray.shutdown()
+
+
+class ActorProxy:
+    """A named actor seen from outside; a dead or missing one raises Unavailable, a failed call its own error."""
+
+    name: str
+
+    async def _call(self, method: str, *args: Any, **kwargs: Any) -> Any:
+        try:
+            handle = ray.get_actor(self.name, namespace=NAMESPACE)
+            return await getattr(handle, method).remote(*args, **kwargs)
+        except ValueError as error:
+            if "Failed to look up actor" not in str(error):
+                raise
+            raise Unavailable(
+                f"{self.name}: expected a running actor, was none; start one with `alphapulse up`"
+            ) from error
+        except RayTaskError as error:
+            if isinstance(error.cause, AlphaPulseError):
+                raise error.cause from None
+            raise
+        except (RayActorError, GetTimeoutError) as error:
+            raise Unavailable(
+                f"{self.name}: the actor did not answer ({type(error).__name__}); it is being restarted"
+            ) from error
+
+    async def pid(self) -> int:
+        """Return the process id of the actor."""
+        pid: int = await self._call("pid")
+        return pid
+
+
+class MarketData(ActorProxy):
+    """The owner of ticks, book, bars and the last outputs of every model."""
+
+    name = MARKET_DATA
+
+    async def advance(
+        self, *, after_ns: int, outputs: Sequence[Prediction]
+    ) -> DecisionPoint | None:
+        """Return the next decision point after `after_ns`, None at the end; `outputs` fill the peer slots."""
+        point: DecisionPoint | None = await self._call("advance", after_ns, list(outputs))
+        return point
+
+    async def latest(self) -> DecisionPoint:
+        """Return the newest decision point; raises Unavailable before the first."""
+        point: DecisionPoint = await self._call("latest")
+        return point
+
+    async def view(self, what: str, **arguments: Any) -> Any:
+        """Return a view for people: `snapshot`, `candles`, `book`, `pivots` or `counters`."""
+        return await self._call("view", what, arguments)
+
+
+class History(ActorProxy):
+    """The owner of the inference history."""
+
+    name = INFERENCE_HISTORY
+
+    async def append(self, records: Sequence[DecisionRecord]) -> int:
+        """Make records durable and return how many were new."""
+        count: int = await self._call("append", list(records))
+        return count
+
+    async def query(self, query: Query) -> pd.DataFrame:
+        """Return the rows asked for."""
+        frame: pd.DataFrame = await self._call("query", query)
+        return frame
+
+    async def last(self) -> Mapping[str, tuple[Prediction, ...]]:
+        """Return, by symbol, the predictions of the newest durable decision."""
+        last: Mapping[str, tuple[Prediction, ...]] = await self._call("last")
+        return last
+
+    async def flush(self) -> int:
+        """Move what the journal holds to the lake and return how many inferences went."""
+        count: int = await self._call("flush")
+        return count
+
+    async def end(self, ended_ns: int) -> None:
+        """Write down that the source of the run ended at `ended_ns` [ns UTC]."""
+        await self._call("end", ended_ns)
+
+    async def counters(self) -> Mapping[str, int]:
+        """Return what was stored, flushed and failed."""
+        counters: Mapping[str, int] = await self._call("counters")
+        return counters
+
+
+class Trader(ActorProxy):
+    """The loop that decides."""
+
+    name = TRADER
+
+    async def status(self) -> Mapping[str, Any]:
+        """Return the tally and the newest decisions."""
+        status: Mapping[str, Any] = await self._call("status")
+        return status
+
+    async def thresholds(self, new: Thresholds | None = None) -> Thresholds:
+        """Return the thresholds in force, after setting `new` ones if given."""
+        thresholds: Thresholds = await self._call("set_thresholds", new)
+        return thresholds
+
+    async def stop(self) -> None:
+        """End the loop after the decision in flight."""
+        await self._call("stop")
+
+
+async def processes() -> list[dict[str, Any]]:
+    """Return name, kind, process id and state of every actor and replica of this cluster."""
+    proxies = {MARKET_DATA: MarketData(), INFERENCE_HISTORY: History(), TRADER: Trader()}
+    pids = await asyncio.gather(*(p.pid() for p in proxies.values()), return_exceptions=True)
+    return [
+        {
+            "name": name,
+            "kind": "actor",
+            "pid": None if isinstance(pid, BaseException) else pid,
+            "state": "unavailable" if isinstance(pid, BaseException) else "running",
+        }
+        for name, pid in zip(proxies, pids, strict=True)
+    ]

@@ -1,0 +1,252 @@
+"""Every setting with its default, unit and meaning; defaults <- TOML <- ALPHAPULSE__SECTION__KEY; unknown keys are errors.
+
+Secrets never live here. The sections `market`, `feed`, `decision` and `training` can change a decision and therefore enter
+the config hash; `server`, `storage` and `ray` cannot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alphapulse.domain.errors import AlphaPulseError, ConfigError
+from alphapulse.domain.inference import Thresholds
+from alphapulse.domain.market import Instrument
+
+PREFIX = "ALPHAPULSE__"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Market:
+    """What is watched."""
+
+    symbols: tuple[str, ...] = ("ETH/USDT", "BTC/USDT")  # the first is the primary one; exactly two
+    tick_sizes: tuple[float, ...] = (0.01, 0.01)  # smallest price step a symbol [quote currency]
+    bucket_sizes: tuple[float, ...] = (
+        1.0,
+        10.0,
+    )  # width of a book bucket a symbol [quote currency]
+    exchange: str = "binance"  # ccxt id of the live venue
+    allow_short: bool = False  # whether sell may mean a short; spot venues permit none
+
+    @property
+    def instruments(self) -> tuple[Instrument, ...]:
+        """Return the watched instruments, the primary one first."""
+        return tuple(
+            Instrument(symbol=s, tick_size=t, bucket_size=b)
+            for s, t, b in zip(self.symbols, self.tick_sizes, self.bucket_sizes, strict=True)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Feed:
+    """How events become windows."""
+
+    watermark_ms: int = 250  # how long an event may be late behind the newest one [ms, event time]
+    gap_s: float = 5.0  # silence of a symbol after which its feed counts as down [s, event time]
+    cache_bars: int = 600  # closed bars kept a stream: twice the model input (R1.10)
+    cache_s: int = 300  # raw trades and one-second book rows kept [s]
+    live_history_bars: int = 1000  # bars fetched a stream at a live start
+    probe_s: float = 3.0  # how long a venue may take to answer before it counts as unreachable [s]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DecisionRules:
+    """When the orchestrator acts."""
+
+    entry_threshold: float = 0.6  # least confidence to open a position
+    exit_threshold: float = 0.5  # least confidence to close one
+
+    @property
+    def thresholds(self) -> Thresholds:
+        """Return both as one value."""
+        return Thresholds(entry=self.entry_threshold, exit=self.exit_threshold)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Training:
+    """The first training, on the bars before the first decision."""
+
+    seed: int = 7  # of every random choice
+    num_train: int = 1400  # training instants, both symbols together
+    num_held_out: int = 400  # instants after them, never trained on
+    epochs: int = 2  # passes over the training instants
+    cost_bps: float = 10.0  # Binance spot taker fee, tier 0, 2026-11 [bps a side]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """Where people and tools connect."""
+
+    host: str = "127.0.0.1"  # address of the HTTP endpoint; loopback unless you firewall it
+    http_port: int = 8000  # of the API
+    dashboard_port: int = 8265  # of Ray's dashboard and job submission
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Storage:
+    """The inference history."""
+
+    lake_uri: str = ""  # folder or object-store URI of the Delta tables; empty: HOME/lake
+    flush_rows: int = 2_000  # inferences in the journal that start a batch to the lake
+    flush_s: float = 30.0  # age of the oldest of them that does so too [s, wall clock]
+    retry_records: int = 2_000  # decisions kept in memory while the store does not answer; older ones are reported lost
+    append_timeout_s: float = (
+        5.0  # how long a decision waits for its acknowledgement before it is flagged [s]
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """The Ray cluster."""
+
+    address: str = ""  # of a cluster to join; empty: RAY_ADDRESS, else start a head here
+    num_cpus: int = 0  # logical CPUs of a head started here; 0: as many as the machine has
+    object_store_mb: int = 400  # of a head started here [MiB]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All sections."""
+
+    market: Market = field(default_factory=Market)
+    feed: Feed = field(default_factory=Feed)
+    decision: DecisionRules = field(default_factory=DecisionRules)
+    training: Training = field(default_factory=Training)
+    server: Server = field(default_factory=Server)
+    storage: Storage = field(default_factory=Storage)
+    ray: Cluster = field(default_factory=Cluster)
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def hash(self) -> str:
+        """Return sha256 over the sections that can change a decision, hex."""
+        decisive = {
+            name: dataclasses.asdict(getattr(self, name))
+            for name in ("market", "feed", "decision", "training")
+        }
+        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Return every section as plain values, ready for JSON or TOML."""
+        plain: dict[str, dict[str, Any]] = json.loads(json.dumps(dataclasses.asdict(self)))
+        return plain
+
+
+def _check(settings: Settings) -> None:
+    market = settings.market
+    if len(market.symbols) != 2 or len(set(market.symbols)) != 2:
+        raise ConfigError(
+            f"market.symbols: expected two different symbols, was {list(market.symbols)}; name the traded and the reference one"
+        )
+    if not len(market.tick_sizes) == len(market.bucket_sizes) == len(market.symbols):
+        raise ConfigError(
+            f"market: expected one tick size and one bucket size a symbol ({len(market.symbols)}), "
+            f"was {len(market.tick_sizes)} and {len(market.bucket_sizes)}; list them in the order of market.symbols"
+        )
+    try:
+        _ = market.instruments
+        _ = settings.decision.thresholds
+    except AlphaPulseError as error:
+        raise ConfigError(str(error)) from None
+    if settings.feed.cache_bars < 300:
+        raise ConfigError(
+            f"feed.cache_bars: expected at least 300, was {settings.feed.cache_bars}; 600 is the default"
+        )
+    for name in ("http_port", "dashboard_port"):
+        port = getattr(settings.server, name)
+        if not 1 <= port <= 65535:
+            raise ConfigError(
+                f"server.{name}: expected a port from 1 to 65535, was {port}; choose a free one"
+            )
+
+
+def load_settings(
+    home: Path | None = None, *, environ: Mapping[str, str] | None = None
+) -> Settings:
+    """Return the settings of `home`: defaults, then HOME/config.toml, then ALPHAPULSE__SECTION__KEY variables.
+
+    Raises ConfigError on an unknown section or key, a value of the wrong type, or one outside its range.
+    """
+    values: dict[str, dict[str, Any]] = {}
+    path = home / "config.toml" if home else None
+    if path and path.exists():
+        try:
+            _merge(values, tomllib.loads(path.read_text()), where=str(path))
+        except tomllib.TOMLDecodeError as error:
+            raise ConfigError(
+                f"{path}: expected TOML, was {error}; correct or remove the file"
+            ) from None
+    _merge(values, _from_environ(os.environ if environ is None else environ), where="environment")
+    sections = {f.name: f.type for f in dataclasses.fields(Settings)}
+    hints = typing.get_type_hints(Settings)
+    return Settings(**{name: _build(hints[name], name, values.get(name, {})) for name in sections})
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = {}
+    for key, value in environ.items():
+        if key.startswith(PREFIX):
+            parts = key.removeprefix(PREFIX).lower().split("__")
+            if len(parts) != 2:
+                raise ConfigError(
+                    f"{key}: expected {PREFIX}SECTION__KEY; see `alphapulse config show`"
+                )
+            found.setdefault(parts[0], {})[parts[1]] = value
+    return found
+
+
+def _merge(into: dict[str, dict[str, Any]], new: Mapping[str, Any], *, where: str) -> None:
+    hints = typing.get_type_hints(Settings)
+    for section, content in new.items():
+        if section not in hints or not isinstance(content, Mapping):
+            raise ConfigError(
+                f"{where}: unknown section {section!r}; expected one of {', '.join(hints)}"
+            )
+        known = {f.name for f in dataclasses.fields(hints[section])}
+        for key, value in content.items():
+            if key not in known:
+                raise ConfigError(
+                    f"{where}: unknown key {section}.{key}; expected one of {', '.join(sorted(known))}"
+                )
+            into.setdefault(section, {})[key] = value
+
+
+def _build(cls: Any, section: str, values: Mapping[str, Any]) -> Any:
+    hints = typing.get_type_hints(cls)
+    return cls(
+        **{key: _convert(value, hints[key], f"{section}.{key}") for key, value in values.items()}
+    )
+
+
+def _convert(value: Any, wanted: Any, where: str) -> Any:
+    """Return `value` as `wanted`; text (from the environment) is parsed, everything else must already fit."""
+    if isinstance(wanted, types.GenericAlias) or typing.get_origin(wanted) is tuple:
+        item = typing.get_args(wanted)[0]
+        items = [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+        if not isinstance(items, list | tuple):
+            raise ConfigError(f"{where}: expected a list, was {value!r}")
+        return tuple(_convert(part, item, where) for part in items)
+    if isinstance(value, str) and wanted is not str:
+        try:
+            if wanted is bool:
+                return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
+            return wanted(value)
+        except (ValueError, KeyError):
+            raise ConfigError(f"{where}: expected {wanted.__name__}, was {value!r}") from None
+    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not wanted:
+        raise ConfigError(f"{where}: expected {wanted.__name__}, was {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""The monitor: panels over HTTP, nothing of it needed by the cluster."""

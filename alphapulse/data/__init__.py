@@ -1,0 +1,1 @@
+"""Market data: where events come from and the cache they end in."""

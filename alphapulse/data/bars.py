@@ -1,0 +1,248 @@
+"""Turn trades into one-second bars, and those into minutes, hours and days."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from itertools import islice
+
+from alphapulse.domain.market import SECOND_NS, TIMEFRAMES, Bar, BarSeries, Timeframe
+
+LOTS = 1e8  # a size has 8 decimals at most (Binance, 2026-11): whole lots add up without rounding
+LOWER = dict(zip(TIMEFRAMES[1:], TIMEFRAMES[:-1], strict=True))
+NUM_LOWER = {tf: tf.ns // lower.ns for tf, lower in LOWER.items()}
+KEEP = 64  # closed bars kept a timeframe: an hour needs 60 minutes, a day 24 hours
+VOLUME_RTOL = 1e-9  # float volumes of the venue carry 16 digits at most
+
+
+class Tally:
+    """Open, high, low, close and exact volume of the part of a period seen so far."""
+
+    __slots__ = ("close", "high", "lots", "low", "open")
+
+    def __init__(self) -> None:
+        self.open = self.high = self.low = self.close = 0.0
+        self.lots = 0
+
+    def trade(self, price: float, lots: int) -> None:
+        """Add one trade; `lots` is its size in 1e-8 of the base currency."""
+        if not self.lots:
+            self.open = self.high = self.low = price
+        elif price > self.high:
+            self.high = price
+        elif price < self.low:
+            self.low = price
+        self.close = price
+        self.lots += lots
+
+    def add(self, later: Bar | Tally) -> None:
+        """Add what follows; a bar in which nobody traded adds nothing."""
+        lots = later.lots if isinstance(later, Tally) else round(later.volume * LOTS)
+        if not lots:
+            return
+        if not self.lots:
+            self.open, self.high, self.low = later.open, later.high, later.low
+        self.high = max(self.high, later.high)
+        self.low = min(self.low, later.low)
+        self.close = later.close
+        self.lots += lots
+
+
+class BarMaker:
+    """Makes the bars of one symbol; every bar comes once, at its close, and never changes.
+
+    A bar is made from trades if all of it was seen: its period began at or after the first trade, and the feed was up
+    throughout. A second in which nobody traded is a bar too, at the price before it, unless a gap hid that price. Any
+    other bar is the venue's own candle, or missing. The candle of a bar made from trades is only compared with it.
+
+    ```python
+    maker.trade(ts_ns, price, size)
+    for bar in maker.close(boundary_ns):  # at every boundary, in order
+        ...
+    bar, is_partial = maker.forming(Timeframe.H1, boundary_ns)
+    ```
+
+    Attributes:
+        first_tick_ns: time of the first trade [ns UTC], None before it.
+        counters: `venue_compared`, `venue_mismatch`, `venue_too_late`: what became of candles that were not needed.
+    """
+
+    def __init__(self, symbol: str, *, gap_s: float) -> None:
+        self.first_tick_ns: int | None = None
+        self.counters: Counter[str] = Counter()
+        self._symbol = symbol
+        self._silence_ns = int(gap_s * SECOND_NS)
+        self._closed: dict[Timeframe, deque[Bar]] = {tf: deque(maxlen=KEEP) for tf in TIMEFRAMES}
+        self._run_own = dict.fromkeys(TIMEFRAMES, 0)  # newest adjoining bars made from trades
+        self._run = dict.fromkeys(TIMEFRAMES, 0)  # newest adjoining bars
+        self._staged: dict[Timeframe, dict[int, Bar]] = {tf: {} for tf in TIMEFRAMES}
+        self._second, self._minute = Tally(), Tally()
+        self._price, self._price_ns = math.nan, -1  # newest known
+        self._trade_ns = -1
+        self._heard_ns = -1
+        self._has_ticks = False
+        self._gaps: deque[tuple[int, int]] = deque()  # of the last two days
+
+    def seed(self, series: BarSeries) -> None:
+        """Take the venue's bars from before the first event."""
+        for open_ns, row in zip(
+            series.open_ns_T[-KEEP:].tolist(), series.ohlcv_TC[-KEEP:].tolist(), strict=True
+        ):
+            self._keep(Bar(self._symbol, series.timeframe, open_ns, *row, is_venue=True))
+
+    def heard(self, ts_ns: int) -> None:
+        """Note that the feed was up: a trade or a book message came."""
+        if self._heard_ns >= 0 and self._has_ticks and ts_ns - self._heard_ns > self._silence_ns:
+            self._gap(self._heard_ns, ts_ns)
+        self._has_ticks = True
+        self._heard_ns = ts_ns
+
+    def trade(self, ts_ns: int, price: float, size: float) -> None:
+        """Add a trade of the period that is not closed yet [ns UTC, quote, base currency]."""
+        if self.first_tick_ns is None:
+            self.first_tick_ns = ts_ns
+        lots = round(size * LOTS)
+        self._second.trade(price, lots)
+        self._minute.trade(price, lots)
+        self._price, self._price_ns, self._trade_ns = price, ts_ns, ts_ns
+
+    def gap(self, from_ns: int, until_ns: int) -> None:
+        """Note that the feed was down; its seconds are missing, and no longer bar over them is made from trades."""
+        self._gap(from_ns, until_ns)
+        self._heard_ns = max(self._heard_ns, until_ns)
+
+    def venue(self, candle: Bar) -> None:
+        """Take the venue's own candle; it has its turn in the first `close` at or after its close."""
+        self._staged[candle.timeframe][candle.open_ns] = candle
+        if not self._has_ticks:
+            self._heard_ns = max(self._heard_ns, candle.ts_ns)
+
+    def close(self, boundary_ns: int) -> list[Bar]:
+        """Return the bars that are complete at `boundary_ns`, a whole second; short timeframes first."""
+        if self._has_ticks and boundary_ns - self._heard_ns > self._silence_ns:
+            self._gap(self._heard_ns, boundary_ns - 1)
+        bars: list[Bar] = []
+        for timeframe in TIMEFRAMES:
+            if boundary_ns % timeframe.ns == 0 and self._is_whole(timeframe, boundary_ns):
+                bars.append(self._make(timeframe, boundary_ns - timeframe.ns))
+            if self._staged[timeframe]:
+                bars += self._admit(timeframe, boundary_ns)
+        self._second = Tally()
+        if boundary_ns % Timeframe.M1.ns == 0:
+            self._minute = Tally()
+        return bars
+
+    def forming(self, timeframe: Timeframe, event_ns: int) -> tuple[Bar, bool] | None:
+        """Return the unfinished bar at `event_ns` and whether part of it was not seen; None without any price.
+
+        It is made of the closed lower bars and the trades after them; `event_ns` must be the newest boundary closed.
+        """
+        tally, is_partial = self._so_far(timeframe, event_ns)
+        if not tally.lots and self._price_ns < 0:
+            return None
+        return self._bar(timeframe, timeframe.floor(event_ns), tally), is_partial
+
+    def is_down(self, event_ns: int) -> bool:
+        """Return whether the feed is silent for too long or was down within the last second."""
+        return (
+            self._heard_ns < 0
+            or event_ns - self._heard_ns > self._silence_ns
+            or self._is_missing(event_ns - SECOND_NS, event_ns)
+        )
+
+    def _is_whole(self, timeframe: Timeframe, boundary_ns: int) -> bool:
+        open_ns = boundary_ns - timeframe.ns
+        if self.first_tick_ns is None or self.first_tick_ns > open_ns:
+            return False
+        if self._is_missing(open_ns, boundary_ns):
+            return False
+        if timeframe is Timeframe.S1:  # a price from before a gap is not the price after it
+            return bool(self._second.lots or not self._gaps or self._trade_ns >= self._gaps[-1][1])
+        return self._num_made(LOWER[timeframe], boundary_ns) >= NUM_LOWER[timeframe]
+
+    def _num_made(self, timeframe: Timeframe, event_ns: int) -> int:
+        """Return how many bars up to now adjoin: own ones once there are trades, else the venue's."""
+        bars = self._closed[timeframe]
+        if not bars or bars[-1].close_ns != timeframe.floor(event_ns):
+            return 0
+        run = self._run if self.first_tick_ns is None else self._run_own
+        return run[timeframe]
+
+    def _make(self, timeframe: Timeframe, open_ns: int) -> Bar:
+        if timeframe is Timeframe.S1:
+            tally = self._second
+        elif timeframe is Timeframe.M1:
+            tally = self._minute
+        else:
+            tally = self._since(LOWER[timeframe], open_ns)
+        return self._keep(self._bar(timeframe, open_ns, tally))
+
+    def _bar(self, timeframe: Timeframe, open_ns: int, tally: Tally) -> Bar:
+        if tally.lots:
+            prices = (tally.open, tally.high, tally.low, tally.close)
+            return Bar(self._symbol, timeframe, open_ns, *prices, volume=tally.lots / LOTS)
+        prices = (self._price,) * 4
+        return Bar(self._symbol, timeframe, open_ns, *prices, volume=0.0, is_empty=True)
+
+    def _so_far(self, timeframe: Timeframe, event_ns: int) -> tuple[Tally, bool]:
+        open_ns = timeframe.floor(event_ns)
+        lower = LOWER[timeframe]
+        num_needed = (event_ns - open_ns) // lower.ns
+        is_partial = num_needed > self._num_made(lower, event_ns)
+        is_partial |= self._is_missing(open_ns, event_ns)
+        if timeframe is Timeframe.M1:
+            return self._minute, is_partial
+        tally = self._since(lower, open_ns)
+        rest, rest_is_partial = self._so_far(lower, event_ns)
+        tally.add(rest)
+        return tally, is_partial or rest_is_partial
+
+    def _since(self, timeframe: Timeframe, open_ns: int) -> Tally:
+        bars = self._closed[timeframe]
+        first = next((i for i, bar in enumerate(bars) if bar.open_ns >= open_ns), len(bars))
+        tally = Tally()
+        for bar in islice(bars, first, None):
+            tally.add(bar)
+        return tally
+
+    def _keep(self, bar: Bar) -> Bar:
+        timeframe, bars = bar.timeframe, self._closed[bar.timeframe]
+        adjoins = bool(bars) and bars[-1].close_ns == bar.open_ns
+        self._run[timeframe] = self._run[timeframe] + 1 if adjoins else 1
+        self._run_own[timeframe] = 0 if bar.is_venue else self._run_own[timeframe] * adjoins + 1
+        bars.append(bar)
+        if bar.is_venue and bar.close_ns > self._price_ns:
+            self._price, self._price_ns = bar.close, bar.close_ns
+        return bar
+
+    def _admit(self, timeframe: Timeframe, boundary_ns: int) -> list[Bar]:
+        staged, bars = self._staged[timeframe], self._closed[timeframe]
+        admitted: list[Bar] = []
+        for open_ns in sorted(ns for ns in staged if ns + timeframe.ns <= boundary_ns):
+            candle = staged.pop(open_ns)
+            if not bars or open_ns > bars[-1].open_ns:
+                admitted.append(self._keep(candle))
+            else:
+                self._compare(candle)
+        return admitted
+
+    def _compare(self, candle: Bar) -> None:
+        own = next((b for b in self._closed[candle.timeframe] if b.open_ns == candle.open_ns), None)
+        if own is None or own.is_venue:
+            self.counters["venue_too_late"] += 1
+            return
+        self.counters["venue_compared"] += 1
+        is_equal = (own.open, own.high, own.low, own.close) == (
+            candle.open, candle.high, candle.low, candle.close,
+        ) and abs(own.volume - candle.volume) <= VOLUME_RTOL * candle.volume  # fmt: skip
+        self.counters["venue_mismatch"] += not is_equal
+
+    def _gap(self, from_ns: int, until_ns: int) -> None:
+        if self._gaps and self._gaps[-1][0] == from_ns:
+            self._gaps.pop()
+        self._gaps.append((from_ns, until_ns))
+        while self._gaps[0][1] < until_ns - 2 * Timeframe.D1.ns:
+            self._gaps.popleft()
+
+    def _is_missing(self, from_ns: int, until_ns: int) -> bool:
+        return any(start < until_ns and end >= from_ns for start, end in self._gaps)

@@ -1,0 +1,1 @@
+"""The nouns of AlphaPulse: frozen values that cannot be built wrong."""

@@ -1,0 +1,332 @@
+"""What a market shows: instruments, trades, book changes, bars, pivots, and the window a decision looks through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntFlag, StrEnum
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alphapulse.domain.errors import InvalidBar, InvalidEvent
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Flags = npt.NDArray[np.uint8]
+
+SECOND_NS = 1_000_000_000
+
+
+class Timeframe(StrEnum):
+    """The length of a bar; a bar is stamped with its open, in UTC."""
+
+    S1 = "1s"
+    M1 = "1m"
+    H1 = "1h"
+    D1 = "1d"
+
+    @property
+    def ns(self) -> int:
+        """Return the length in nanoseconds."""
+        return _LENGTH_S[self.value] * SECOND_NS
+
+    @property
+    def seconds(self) -> int:
+        """Return the length in seconds."""
+        return _LENGTH_S[self.value]
+
+    def floor(self, ts_ns: int) -> int:
+        """Return the open of the bar that holds `ts_ns` [ns UTC]."""
+        return ts_ns - ts_ns % self.ns
+
+
+_LENGTH_S = {"1s": 1, "1m": 60, "1h": 3_600, "1d": 86_400}
+TIMEFRAMES: tuple[Timeframe, ...] = tuple(Timeframe)
+
+
+class BarFlag(IntFlag):
+    """What is special about a bar's row; 0 is never a row that may be used: a usable row has VALID."""
+
+    VALID = 1  # the bar is known and may be used
+    FORMING = 2  # its period has not ended
+    PARTIAL = 4  # its period began before the first tick and has not ended
+    EMPTY = 8  # the feed was up and nobody traded: o=h=l=c=previous close, volume 0
+    VENUE = 16  # the exchange's own candle, not made from our trades
+    WARMUP = 32  # at least one indicator has too few bars behind it
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """A traded pair as the venue quotes it.
+
+    Attributes:
+        symbol: ccxt's name, such as `ETH/USDT`.
+        tick_size: smallest price step [quote currency].
+        bucket_size: width of a book bucket [quote currency].
+    """
+
+    symbol: str
+    tick_size: float
+    bucket_size: float
+
+    def __post_init__(self) -> None:
+        if not (self.tick_size > 0 and self.bucket_size >= self.tick_size):
+            raise InvalidEvent(
+                f"{self.symbol}: expected 0 < tick_size <= bucket_size, was tick_size {self.tick_size}, "
+                f"bucket_size {self.bucket_size}; correct the instrument in the configuration"
+            )
+
+    @property
+    def venue_symbol(self) -> str:
+        """Return the name without the slash, as recordings and Binance write it."""
+        return self.symbol.replace("/", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One public execution.
+
+    Attributes:
+        symbol: ccxt's name.
+        ts_ns: exchange time [ns UTC].
+        received_ns: collector's time [ns UTC]; may be seconds off.
+        trade_id: the venue's number, rising by one a trade.
+        price: quote currency.
+        size: base currency.
+        is_buy: whether the aggressor bought.
+    """
+
+    symbol: str
+    ts_ns: int
+    received_ns: int
+    trade_id: int
+    price: float
+    size: float
+    is_buy: bool
+
+    def __post_init__(self) -> None:
+        if not (0 < self.price < math.inf and 0 < self.size < math.inf):
+            raise InvalidEvent(
+                f"{self.symbol} trade {self.trade_id}: expected a positive finite price and size, was price "
+                f"{self.price}, size {self.size}; the event is quarantined"
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class BookDelta:
+    """One message of the order book: a whole snapshot or the levels that changed.
+
+    Attributes:
+        symbol: ccxt's name.
+        ts_ns: exchange time [ns UTC].
+        received_ns: collector's time [ns UTC].
+        first_id: venue's first update number in the message.
+        last_id: venue's last update number in the message.
+        is_snapshot: whether the message replaces the book.
+        bids_L2: float64 (levels, 2): price, resting size; size 0 removes the level.
+        asks_L2: float64 (levels, 2), as bids.
+    """
+
+    symbol: str
+    ts_ns: int
+    received_ns: int
+    first_id: int
+    last_id: int
+    is_snapshot: bool
+    bids_L2: Floats
+    asks_L2: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """Open, high, low, close [quote currency] and volume [base currency] of one period.
+
+    Attributes:
+        symbol: ccxt's name.
+        timeframe: length of the period.
+        open_ns: start of the period [ns UTC].
+        is_venue: whether it is the exchange's own candle.
+        is_empty: whether nobody traded (prices repeat the previous close, volume 0).
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    open_ns: int
+    open: float
+    high: float
+    low: float
+    close: float
+    volume: float
+    is_venue: bool = False
+    is_empty: bool = False
+
+    def __post_init__(self) -> None:
+        if (
+            not 0
+            < self.low
+            <= min(self.open, self.close)
+            <= max(self.open, self.close)
+            <= self.high
+            < math.inf
+        ):
+            raise InvalidBar(
+                f"{self.symbol} {self.timeframe} at {self.open_ns}: expected 0 < low <= open, close <= high, was "
+                f"open {self.open}, high {self.high}, low {self.low}, close {self.close}; drop or re-download the bar"
+            )
+        if not 0 <= self.volume < math.inf:
+            raise InvalidBar(
+                f"{self.symbol} {self.timeframe} at {self.open_ns}: expected volume >= 0, was {self.volume}; "
+                "drop or re-download the bar"
+            )
+
+    @property
+    def close_ns(self) -> int:
+        """Return the first nanosecond after the period."""
+        return self.open_ns + self.timeframe.ns
+
+    @property
+    def ts_ns(self) -> int:
+        """Return the last nanosecond of the period: when the venue's candle takes its place among events."""
+        return self.close_ns - 1
+
+
+@dataclass(frozen=True, slots=True)
+class FeedGap:
+    """A stretch in which the feed of a symbol was down: its seconds are missing, not empty."""
+
+    symbol: str
+    ts_ns: int
+    from_ns: int
+    reason: str
+
+
+MarketEvent = Trade | BookDelta | Bar | FeedGap
+
+
+@dataclass(frozen=True, slots=True)
+class BarSeries:
+    """Closed bars of one stream as arrays, oldest first.
+
+    Attributes:
+        symbol: ccxt's name.
+        timeframe: length of a bar.
+        open_ns_T: int64 (T,) opens [ns UTC], strictly rising.
+        ohlcv_TC: float64 (T, 5): open, high, low, close, volume.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    open_ns_T: Ints
+    ohlcv_TC: Floats
+
+    def __len__(self) -> int:
+        return len(self.open_ns_T)
+
+    def until(self, ts_ns: int) -> BarSeries:
+        """Return the bars that had closed at `ts_ns`."""
+        n = int(np.searchsorted(self.open_ns_T, ts_ns - self.timeframe.ns, side="right"))
+        return BarSeries(self.symbol, self.timeframe, self.open_ns_T[:n], self.ohlcv_TC[:n])
+
+    def last(self, count: int) -> BarSeries:
+        """Return the newest `count` bars."""
+        return BarSeries(
+            self.symbol, self.timeframe, self.open_ns_T[-count:], self.ohlcv_TC[-count:]
+        )
+
+
+class PivotKind(StrEnum):
+    """Which way the market turned."""
+
+    HIGH = "H"
+    LOW = "L"
+
+
+@dataclass(frozen=True, slots=True)
+class Pivot:
+    """A turning point of the recursive Williams structure (convention W1); it does not exist before `confirm_ns`.
+
+    Attributes:
+        level: 1 short-term, 2 intermediate, 3 long-term.
+        pivot_ns: open of the bar that holds the extreme [ns UTC].
+        confirm_ns: close of the bar that confirmed it [ns UTC].
+        price: the extreme [quote currency].
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    level: int
+    kind: PivotKind
+    pivot_ns: int
+    price: float
+    confirm_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class StreamWindow:
+    """The newest closed rows of one symbol and timeframe, with the forming row apart.
+
+    Attributes:
+        open_ns_T: int64 (T,) opens of the closed bars [ns UTC], strictly rising; a missing bar leaves a gap.
+        rows_TC: float64 (T, C) closed rows in the layout of `features.rows.COLUMNS`; immutable once written.
+        flags_T: uint8 (T,) BarFlag bits.
+        forming_open_ns: open of the forming bar [ns UTC], None where the stream has none.
+        forming_C: float64 (C,) row of the forming bar, None where the stream has none.
+        forming_flags: BarFlag bits of the forming row.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    open_ns_T: Ints
+    rows_TC: Floats
+    flags_T: Flags
+    forming_open_ns: int | None
+    forming_C: Floats | None
+    forming_flags: int
+
+
+@dataclass(frozen=True, slots=True)
+class BookWindow:
+    """The newest one-second aggregates of one book.
+
+    Attributes:
+        second_ns_T: int64 (T,) boundary each row describes [ns UTC]: everything before it is in the row.
+        rows_TC: float64 (T, C) in the layout of `features.rows.BOOK_COLUMNS`; NaN is unknown, never empty.
+    """
+
+    symbol: str
+    second_ns_T: Ints
+    rows_TC: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class MarketWindow:
+    """Everything cached at one moment, under one version number.
+
+    Attributes:
+        event_ns: the decision instant [ns UTC]; only events before it are inside.
+        version: rises by one a window.
+        streams: by (symbol, timeframe).
+        books: by symbol; a symbol without a book is absent.
+        last_trade_id: by symbol, the newest trade inside.
+        last_book_id: by symbol, the newest book update inside.
+        received_ns: collector's time of the newest event inside [ns UTC].
+        down: symbols whose feed is down at this moment.
+    """
+
+    event_ns: int
+    version: int
+    streams: Mapping[tuple[str, Timeframe], StreamWindow]
+    books: Mapping[str, BookWindow]
+    last_trade_id: Mapping[str, int]
+    last_book_id: Mapping[str, int]
+    received_ns: int
+    down: frozenset[str] = frozenset()
+
+    def close(self, symbol: str) -> float:
+        """Return the newest traded price known for `symbol` [quote currency]."""
+        stream: Any = self.streams[symbol, Timeframe.M1]
+        row = stream.forming_C if stream.forming_C is not None else stream.rows_TC[-1]
+        return float(row[3])

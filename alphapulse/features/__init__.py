@@ -1,0 +1,1 @@
+"""The one feature path of live, replay, backtest and training."""

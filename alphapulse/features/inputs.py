@@ -1,0 +1,166 @@
+"""Build the one input every model is fed, or say what it lacks; rebuild it from stored rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from alphapulse.domain.errors import StoreError
+from alphapulse.domain.inference import (
+    INPUT_SPEC,
+    IncompleteInput,
+    InputPackage,
+    Masks,
+    ModelInput,
+    Tensor,
+)
+from alphapulse.domain.market import Floats, MarketWindow
+from alphapulse.features.channels import (
+    CHANNEL,
+    CHANNELS,
+    bar_channels,
+    book_columns,
+    inverse_scale,
+)
+from alphapulse.features.grid import NUM_SLOTS, Grid, iso
+from alphapulse.features.packages import StoredStreams, pack, restore_window, stored_rows
+from alphapulse.features.peers import PEER_FIELDS, SLOTS, PeerTable
+from alphapulse.features.rows import COLUMNS
+
+__all__ = [
+    "CHANNEL",
+    "CHANNELS",
+    "PEER_FIELDS",
+    "SLOTS",
+    "PeerTable",
+    "build",
+    "inverse_scale",
+    "pack",
+    "rebuild",
+    "stored_rows",
+]
+
+# axes: S symbol (the decided one first) · F timeframe · T slot, oldest first · C channel
+#       B book column · K peer slot · P peer field · A account field · N rows of all timeframes
+
+
+def build(
+    window: MarketWindow, *, symbol: str, reference: str, peers: PeerTable, account_A: Tensor
+) -> ModelInput | IncompleteInput:
+    """Return what a model sees of `window`, or what is missing.
+
+    The slots of a timeframe end with its forming bar; the 1s slots are the 300 seconds before the
+    instant. A required stream must be whole and warmed up. Of an optional one what is there is
+    shown; every other row, and a value that is not known yet, is 0: flags_SFT and known_STB say
+    which. Nothing is filled.
+
+    Args:
+        window: everything known at the instant.
+        symbol: the instrument to decide about; its price is `window.close(symbol)`.
+        reference: the other instrument.
+        peers: last outputs of the models for `symbol`.
+        account_A: float32 (4,): position, unrealised result [R], bars in trade / 300, drawdown.
+
+    Returns:
+        The input, or IncompleteInput with reason `feed_down`, `missing_bars` or `flat_scale`.
+    """
+    peers_KP, awake_K = peers.at(window.event_ns)
+    return _build(window, (symbol, reference), peers_KP, awake_K, account_A)
+
+
+def _build(
+    window: MarketWindow,
+    symbols: tuple[str, str],
+    peers_KP: Tensor,
+    awake_K: Masks,
+    account_A: Tensor,
+) -> ModelInput | IncompleteInput:
+    down = [symbol for symbol in symbols if symbol in window.down]
+    if down:
+        sentences = [
+            f"{symbol}: expected a live feed, was down at {iso(window.event_ns)}" for symbol in down
+        ]
+        return IncompleteInput(symbols[0], window.event_ns, "feed_down", tuple(sentences))
+    grids = [Grid.of(window, symbol) for symbol in symbols]
+    missing = tuple(sentence for grid in grids for sentence in grid.missing())
+    if missing:
+        return IncompleteInput(symbols[0], window.event_ns, "missing_bars", missing)
+    scale_S2 = np.array([grid.scale() for grid in grids])
+    flat = [
+        f"{symbol}: expected a high above the low of {NUM_SLOTS} days, was {low} for both"
+        for symbol, (low, high) in zip(symbols, scale_S2.tolist(), strict=True)
+        if high <= low
+    ]
+    if flat:
+        return IncompleteInput(symbols[0], window.event_ns, "flat_scale", tuple(flat))
+    return _assemble(window, grids, scale_S2, peers_KP, awake_K, account_A)
+
+
+def _assemble(
+    window: MarketWindow,
+    grids: list[Grid],
+    scale_S2: Floats,
+    peers_KP: Tensor,
+    awake_K: Masks,
+    account_A: Tensor,
+) -> ModelInput:
+    shapes = INPUT_SPEC.shapes()
+    bars_SFTC = np.empty(shapes["bars_SFTC"], np.float32)
+    flags_SFT = np.empty(shapes["flags_SFT"], np.uint8)
+    book_STB = np.empty(shapes["book_STB"], np.float32)
+    known_STB = np.empty(shapes["known_STB"], np.uint8)
+    prices = [window.close(grid.symbol) for grid in grids]
+    for s, (grid, price) in enumerate(zip(grids, prices, strict=True)):
+        low, high = scale_S2[s]
+        channels_NC = bar_channels(
+            grid.rows_FTC.reshape(-1, len(COLUMNS)), low=low, high=high, price=price
+        )
+        bars_SFTC[s] = channels_NC.reshape(bars_SFTC.shape[1:])
+        flags_SFT[s] = grid.flags_FT
+        book_STB[s], known_STB[s] = book_columns(grid.book_TB, price=price)
+    return ModelInput(
+        symbol=grids[0].symbol,
+        reference=grids[1].symbol,
+        event_ns=window.event_ns,
+        window_version=window.version,
+        price=prices[0],
+        bars_SFTC=bars_SFTC,
+        flags_SFT=flags_SFT,
+        book_STB=book_STB,
+        known_STB=known_STB,
+        peers_KP=peers_KP,
+        awake_K=awake_K,
+        account_A=account_A,
+        scale_S2=scale_S2,
+        substitutions=tuple(sentence for grid in grids for sentence in grid.substitutions()),
+    )
+
+
+def rebuild(package: InputPackage, rows: StoredStreams) -> ModelInput:
+    """Return the input that was packed, bit for bit.
+
+    Args:
+        package: what was stored of the input.
+        rows: by (symbol, stream): times, flags and rows; more than the package shows do no harm.
+
+    Raises:
+        StoreError: rows are missing, or what they give is not the input that was packed.
+    """
+    where = f"input of {package.symbol} at {iso(package.event_ns)}"
+    if package.spec_version != INPUT_SPEC.version:
+        raise StoreError(
+            f"{where}: expected input layout {INPUT_SPEC.version}, was {package.spec_version}; "
+            "rebuild it with the version of AlphaPulse that stored it"
+        )
+    window = restore_window(package, rows)
+    symbols = (package.symbol, package.reference)
+    input = _build(window, symbols, package.peers_KP, package.awake_K, package.account_A)
+    if isinstance(input, IncompleteInput):
+        raise StoreError(
+            f"{where}: expected a whole input, was {input.reason}: {'; '.join(input.missing)}"
+        )
+    if input.content_hash != package.input_hash:
+        raise StoreError(
+            f"{where}: expected hash {package.input_hash}, was {input.content_hash}; "
+            "stored rows were changed, restore the history from a backup"
+        )
+    return input

@@ -1,0 +1,144 @@
+"""Store an input as references to rows that are written once, and put its window together again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from alphapulse.domain.errors import StoreError
+from alphapulse.domain.inference import InputPackage, ModelInput, StoredRow, StreamRef
+from alphapulse.domain.market import (
+    TIMEFRAMES,
+    BookWindow,
+    Flags,
+    Floats,
+    Ints,
+    MarketWindow,
+    StreamWindow,
+    Timeframe,
+)
+from alphapulse.features.grid import (
+    BOOK,
+    VALID,
+    first_slot_ns,
+    iso,
+    shown_bars,
+    shown_seconds,
+    shows_forming,
+)
+from alphapulse.features.rows import COLUMNS
+
+# axes: T row, oldest first · C column
+
+# By (symbol, stream): int64 (T,) times [ns UTC] strictly rising, uint8 (T,) flags, float64 (T, C).
+StoredStreams = Mapping[tuple[str, str], tuple[Ints, Flags, Floats]]
+_NO_ROWS = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty((0, len(COLUMNS))))
+
+
+def stored_rows(
+    window: MarketWindow, *, newer_than: Mapping[tuple[str, str], int]
+) -> tuple[StoredRow, ...]:
+    """Return the closed rows of `window` that were not handed out before.
+
+    Args:
+        window: everything known at an instant.
+        newer_than: by (symbol, stream), time of the newest row handed out [ns UTC]; a stream that
+            is not in it gives all its rows. A stream is a timeframe or `book`.
+    """
+    found: list[StoredRow] = []
+    for (symbol, timeframe), stream in window.streams.items():
+        after_ns = newer_than.get((symbol, timeframe.value), -1)
+        for i in _newer(stream.open_ns_T, after_ns):
+            flags = int(stream.flags_T[i])
+            if flags & VALID:
+                ts_ns, row_C = int(stream.open_ns_T[i]), stream.rows_TC[i].copy()
+                found.append(StoredRow(symbol, timeframe.value, ts_ns, flags, row_C))
+    for symbol, book in window.books.items():
+        for i in _newer(book.second_ns_T, newer_than.get((symbol, BOOK), -1)):
+            ts_ns, row_B = int(book.second_ns_T[i]), book.rows_TC[i].copy()
+            found.append(StoredRow(symbol, BOOK, ts_ns, 0, row_B))
+    return tuple(found)
+
+
+def _newer(ts_ns_T: Ints, after_ns: int) -> range:
+    return range(int(np.searchsorted(ts_ns_T, after_ns, side="right")), len(ts_ns_T))
+
+
+def pack(window: MarketWindow, input: ModelInput) -> InputPackage:
+    """Return `input`, built from `window`, as references to stored rows plus what is new in it."""
+    streams: list[StreamRef] = []
+    for symbol in (input.symbol, input.reference):
+        for timeframe in TIMEFRAMES:
+            stream = window.streams.get((symbol, timeframe))
+            if stream is not None:
+                streams.append(_reference_bars(stream, window.event_ns))
+        book = window.books.get(symbol)
+        if book is not None:
+            shown_ns = book.second_ns_T[shown_seconds(book, window.event_ns)]
+            streams.append(_reference(symbol, BOOK, window.event_ns, shown_ns))
+    return InputPackage(
+        symbol=input.symbol,
+        reference=input.reference,
+        event_ns=input.event_ns,
+        window_version=input.window_version,
+        input_hash=input.content_hash,
+        spec_version=input.spec.version,
+        streams=tuple(streams),
+        peers_KP=input.peers_KP,
+        awake_K=input.awake_K,
+        account_A=input.account_A,
+        substitutions=input.substitutions,
+    )
+
+
+def _reference(symbol: str, stream: str, event_ns: int, shown_ns: Ints) -> StreamRef:
+    last_ns = int(shown_ns[-1]) if len(shown_ns) else -1
+    return StreamRef(symbol, stream, first_slot_ns(stream, event_ns), last_ns, len(shown_ns))
+
+
+def _reference_bars(stream: StreamWindow, event_ns: int) -> StreamRef:
+    shown_ns = stream.open_ns_T[shown_bars(stream, event_ns)]
+    closed = _reference(stream.symbol, stream.timeframe.value, event_ns, shown_ns)
+    if not shows_forming(stream, event_ns):
+        return closed
+    return replace(
+        closed,
+        forming_ns=stream.forming_open_ns,
+        forming_flags=stream.forming_flags,
+        forming_C=stream.forming_C,
+    )
+
+
+def restore_window(package: InputPackage, rows: StoredStreams) -> MarketWindow:
+    """Return the window `package` was made from, as far as its input shows it.
+
+    Raises StoreError if a stream has fewer or more rows than the input showed.
+    """
+    streams: dict[tuple[str, Timeframe], StreamWindow] = {}
+    books: dict[str, BookWindow] = {}
+    for ref in package.streams:
+        ts_ns_T, flags_T, values_TC = rows.get((ref.symbol, ref.stream), _NO_ROWS)
+        shown = slice(*np.searchsorted(ts_ns_T, (ref.first_ns, ref.last_ns + 1)))
+        if len(ts_ns_T[shown]) != ref.count:
+            raise StoreError(
+                f"input of {package.symbol} at {iso(package.event_ns)}: {ref.symbol} {ref.stream}: "
+                f"expected {ref.count} stored rows, was {len(ts_ns_T[shown])}; "
+                "restore the history from a backup"
+            )
+        if ref.stream == BOOK:
+            books[ref.symbol] = BookWindow(ref.symbol, ts_ns_T[shown], values_TC[shown])
+        else:
+            timeframe = Timeframe(ref.stream)
+            streams[ref.symbol, timeframe] = StreamWindow(
+                symbol=ref.symbol,
+                timeframe=timeframe,
+                open_ns_T=ts_ns_T[shown],
+                rows_TC=values_TC[shown],
+                flags_T=flags_T[shown],
+                forming_open_ns=ref.forming_ns,
+                forming_C=ref.forming_C,
+                forming_flags=ref.forming_flags,
+            )
+    return MarketWindow(package.event_ns, package.window_version, streams, books, {}, {}, 0)

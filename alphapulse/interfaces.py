@@ -1,0 +1,183 @@
+"""The six promises; an implementation inherits its promise by name and tests/contracts holds it to the same checks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from alphapulse.domain.inference import DecisionRecord, Example, InputSpec, ModelInput, Prediction
+from alphapulse.domain.market import BarSeries, Instrument, MarketEvent, Timeframe
+from alphapulse.domain.status import Command, Snapshot
+from alphapulse.domain.trading import Account, Approved, Fill, Order, Position, Refused
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class DataProvider(Protocol):
+    """A source of market events and of the bars before them; the consumer cannot tell live from recorded.
+
+    ```python
+    for instrument in instruments:
+        cache.seed(await provider.history(instrument, Timeframe.M1, count=None))
+    async for event in provider.events():
+        cache.apply(event)
+    ```
+    """
+
+    @abstractmethod
+    def events(self) -> AsyncIterator[MarketEvent]:
+        """Yield trades, book changes, venue candles and gaps in order of (exchange time, stream, sequence).
+
+        Ends when the source has ended; raises NoData or InvalidRecording if it cannot begin.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    async def history(
+        self, instrument: Instrument, timeframe: Timeframe, count: int | None
+    ) -> BarSeries:
+        """Return the newest `count` bars (all, if None) that closed at or before the first event, oldest first."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class LearnReport:
+    """What a round of learning did: losses on held-out rows, beside the base rate's, by head."""
+
+    num_examples: int
+    held_out_loss: Mapping[str, float]
+    base_rate_loss: Mapping[str, float]
+
+
+class Model(Protocol):
+    """Something that looks at an input and says what it thinks; the module that trains is the module that serves.
+
+    ```python
+    cnn, rl, moe = (Model.load(directory) for ...)
+    first = cnn.predict(input, upstream={})
+    second = rl.predict(input, upstream={"cnn": first})
+    ```
+    """
+
+    name: str
+    spec: InputSpec
+
+    @property
+    @abstractmethod
+    def version(self) -> str:
+        """Return the checkpoint id: a content hash of layout and weights."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
+        """Return what the model says; pure: same input and upstream, same bits, and nothing in the model changes.
+
+        Raises ShapeMismatch on a foreign spec, KeyError if a model it needs is not in `upstream`.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def learn(self, examples: Sequence[Example]) -> LearnReport:
+        """Change the weights towards the examples' targets; seeded, one thread, same examples, same weights."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def save(self, directory: Path) -> str:
+        """Write weights (safetensors) and layout (JSON) into `directory` and return the checkpoint id."""
+        raise NotImplementedError
+
+    @classmethod
+    @abstractmethod
+    def load(cls, directory: Path) -> Self:
+        """Return the model saved in `directory`; raises CheckpointError if it is missing, damaged or foreign."""
+        raise NotImplementedError
+
+
+class RiskRule(Protocol):
+    """One limit; a pure function of the order and the account, never of the clock."""
+
+    @abstractmethod
+    def review(self, order: Order, account: Account) -> Approved | Refused:
+        """Return the order approved as it is or refused with a reason; never a larger one."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def exits(self, account: Account) -> Sequence[Order]:
+        """Return the orders the rule demands now, such as a stop that was reached."""
+        raise NotImplementedError
+
+
+class Executor(Protocol):
+    """Whatever turns approved orders into fills, on paper or at a venue."""
+
+    @abstractmethod
+    async def submit(self, approved: Approved) -> Sequence[Fill]:
+        """Send the order once and return what was filled."""
+        raise NotImplementedError
+
+    @abstractmethod
+    async def positions(self) -> Sequence[Position]:
+        """Return what is open by the executor's own evidence."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which inferences to find; None is no restriction.
+
+    Attributes:
+        table: `inferences` (one row per model, symbol and time) or `predictions` (one per timeframe and level too).
+        timeframe: of a forecast; only in `predictions`.
+        from_ns: oldest event time [ns UTC], inclusive.
+        to_ns: newest event time [ns UTC], exclusive.
+        limit: newest rows kept.
+    """
+
+    table: str = "inferences"
+    run: str | None = None
+    symbol: str | None = None
+    model: str | None = None
+    timeframe: str | None = None
+    from_ns: int | None = None
+    to_ns: int | None = None
+    limit: int | None = None
+
+
+class InferenceStore(Protocol):
+    """The durable history of every inference; what `append` returned survives a kill -9."""
+
+    @abstractmethod
+    async def append(self, records: Sequence[DecisionRecord]) -> int:
+        """Make the records durable and return how many were new; a record already there changes nothing.
+
+        Raises StoreError if they are not durable; nothing of a failed call is half there.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    async def settle(self, outcomes: Sequence[Any]) -> int:
+        """Make outcomes durable, joined to inferences by id, and return how many were new."""
+        raise NotImplementedError
+
+    @abstractmethod
+    async def query(self, query: Query) -> pd.DataFrame:
+        """Return the rows asked for, ordered by (event_ns, symbol, model), from journal and lake alike, each once."""
+        raise NotImplementedError
+
+    @abstractmethod
+    async def prune(self, *, before_ns: int) -> int:
+        """Archive, then remove rows older than `before_ns` and return how many went."""
+        raise NotImplementedError
+
+
+class Panel(Protocol):
+    """One part of the monitor: draws a snapshot and hands back what the person asked for."""
+
+    @abstractmethod
+    def render(self, snapshot: Snapshot, canvas: Any) -> Command | None:
+        """Draw `snapshot` on `canvas`; an empty or stale one is shown as such, never as numbers."""
+        raise NotImplementedError

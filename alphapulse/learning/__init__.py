@@ -1,0 +1,1 @@
+"""What the market answered, and what is learned from it."""

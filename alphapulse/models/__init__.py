@@ -1,0 +1,1 @@
+"""The models, and how three of them become one decision."""

@@ -1,0 +1,1 @@
+"""Positions, cash and what they are worth."""

@@ -1,0 +1,1 @@
+"""Limits that no order passes unreviewed."""

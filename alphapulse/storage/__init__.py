@@ -1,0 +1,1 @@
+"""What survives: homes, runs, the journal and the lake."""

@@ -1,0 +1,218 @@
+"""The way from a decision's record to the rows of the four tables and back, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alphapulse.domain.errors import StoreError
+from alphapulse.domain.inference import (
+    Action,
+    DecisionRecord,
+    Forecast,
+    InputPackage,
+    Prediction,
+    StoredRow,
+    StreamRef,
+    inference_id,
+)
+from alphapulse.domain.market import Timeframe
+
+Values = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRecord:
+    """A DecisionRecord as the values the journal's statements bind.
+
+    Attributes:
+        decision: one row of `decisions`.
+        outputs: one row a model, without the decision's number.
+        forecasts: one row a model, timeframe and level, without the decision's number.
+        rows: one row a closed row.
+        models: names, in the order the predictions were made.
+    """
+
+    symbol: str
+    event_ns: int
+    decision: Values
+    outputs: tuple[Values, ...]
+    forecasts: tuple[Values, ...]
+    rows: tuple[Values, ...]
+    models: tuple[str, ...]
+
+
+def encode(record: DecisionRecord) -> EncodedRecord:
+    """Return `record` as plain values; raises StoreError if its parts are not of one symbol and instant."""
+    decision, package = record.decision, record.package
+    whole = (decision.symbol, decision.event_ns)
+    parts: tuple[InputPackage | Prediction, ...] = (package, *decision.predictions)
+    for part in parts:
+        if (part.symbol, part.event_ns) != whole:
+            raise StoreError(
+                f"record {record.trace_id}: expected every part at {whole}, was {type(part).__name__} at "
+                f"{(part.symbol, part.event_ns)}; build the record from one decision"
+            )
+    return EncodedRecord(
+        symbol=decision.symbol,
+        event_ns=int(decision.event_ns),
+        decision=_decision(record),
+        outputs=tuple(_output(p, record.run) for p in decision.predictions),
+        forecasts=tuple(
+            (p.model, *_forecast(f)) for p in decision.predictions for f in p.forecasts
+        ),
+        rows=tuple(_row(row, decision.event_ns) for row in record.rows),
+        models=tuple(p.model for p in decision.predictions),
+    )
+
+
+def _decision(record: DecisionRecord) -> Values:
+    d, p = record.decision, record.package
+    forming = [s.forming_C for s in p.streams if s.forming_C is not None]
+    forming_C = np.concatenate(forming) if forming else np.zeros(0)
+    slots = np.flatnonzero(p.peers_KP.view(np.uint8).any(axis=1))
+    return (
+        int(d.event_ns), d.symbol, p.reference, record.trace_id, int(record.received_ns), int(record.decided_at_ns),
+        int(p.window_version), p.input_hash, int(p.spec_version), record.config_hash, str(d.action),
+        float(d.confidence), float(d.utility_r), d.reason, float(d.thresholds.entry), float(d.thresholds.exit),
+        _json(p.substitutions), int(record.last_trade_id), int(record.last_book_id),
+        _json([_stream(s) for s in p.streams]), forming_C.tobytes(), layout_of(forming_C),
+        _json(slots.tolist()), p.peers_KP[slots].tobytes(), layout_of(p.peers_KP),
+        p.awake_K.tobytes(), layout_of(p.awake_K), p.account_A.tobytes(), layout_of(p.account_A),
+    )  # fmt: skip
+
+
+def _stream(ref: StreamRef) -> list[Any]:
+    length = None if ref.forming_C is None else len(ref.forming_C)
+    forming_ns = None if ref.forming_ns is None else int(ref.forming_ns)
+    numbers = [
+        int(ref.first_ns),
+        int(ref.last_ns),
+        int(ref.count),
+        forming_ns,
+        int(ref.forming_flags),
+    ]
+    return [ref.symbol, str(ref.stream), *numbers, length]
+
+
+def _output(p: Prediction, run: str) -> Values:
+    identity = inference_id(run=run, symbol=p.symbol, event_ns=p.event_ns, model=p.model)
+    shares = {name: float(share) for name, share in p.weights.items()}
+    return (
+        bytes.fromhex(identity), p.model, p.version, str(p.action), float(p.p_buy), float(p.p_sell), float(p.p_hold),
+        float(p.confidence), float(p.utility_r), p.hidden_H.tobytes(), layout_of(p.hidden_H), _json(shares),
+    )  # fmt: skip
+
+
+def _forecast(f: Forecast) -> Values:
+    return (
+        str(f.timeframe), int(f.level), str(f.kind), float(f.p_high), float(f.p_low), int(f.pivot_ns),
+        float(f.bars_ahead), float(f.price), float(f.move), float(f.p_done), float(f.confidence),
+    )  # fmt: skip
+
+
+def _row(row: StoredRow, event_ns: int) -> Values:
+    head = (row.symbol, str(row.stream), int(row.ts_ns), int(event_ns), int(row.flags))
+    return (*head, row.values_C.tobytes(), layout_of(row.values_C))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def layout_of(array: npt.NDArray[Any]) -> str:
+    """Return dtype and shape as one word, such as `<f4[16,64]`."""
+    return f"{array.dtype.str}[{','.join(map(str, array.shape))}]"
+
+
+def array_of(content: bytes, layout: str) -> npt.NDArray[Any]:
+    """Return the read-only array of `content`; raises StoreError if it does not fill its layout."""
+    dtype, shape = _parsed(layout)
+    if len(content) != dtype.itemsize * int(np.prod(shape)):
+        raise StoreError(
+            f"stored array: expected {layout}, was {len(content)} bytes; the store is damaged, restore it from a backup"
+        )
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+def _parsed(layout: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    match = re.fullmatch(r"([<>|]\w+)\[([\d,]*)\]", layout)
+    if not match:
+        raise StoreError(
+            f"stored array: expected a layout such as <f4[48], was {layout!r}; the store is damaged, "
+            "restore it from a backup"
+        )
+    return np.dtype(match[1]), tuple(int(n) for n in match[2].split(",") if n)
+
+
+def package_of(row: Mapping[str, Any]) -> InputPackage:
+    """Return the InputPackage of one row of `packages`, bit for bit what was stored."""
+    dtype, shape = _parsed(row["peers_layout"])
+    peers_KP = np.zeros(shape, dtype)
+    slots = json.loads(row["peer_slots"])
+    peers_KP[slots] = np.frombuffer(row["peers"], dtype).reshape(len(slots), *shape[1:])
+    return InputPackage(
+        symbol=row["symbol"],
+        reference=row["reference"],
+        event_ns=row["event_ns"],
+        window_version=row["window_version"],
+        input_hash=row["input_hash"],
+        spec_version=row["spec_version"],
+        streams=_streams_of(
+            json.loads(row["streams"]), array_of(row["forming"], row["forming_layout"])
+        ),
+        peers_KP=peers_KP,
+        awake_K=array_of(row["awake"], row["awake_layout"]),
+        account_A=array_of(row["account"], row["account_layout"]),
+        substitutions=tuple(json.loads(row["substitutions"])),
+    )
+
+
+def _streams_of(
+    fields: Sequence[Sequence[Any]], forming_C: npt.NDArray[Any]
+) -> tuple[StreamRef, ...]:
+    refs, begin = [], 0
+    for symbol, stream, first_ns, last_ns, count, forming_ns, flags, length in fields:
+        row_C = None if length is None else forming_C[begin : begin + length]
+        refs.append(StreamRef(symbol, stream, first_ns, last_ns, count, forming_ns, flags, row_C))
+        begin += length or 0
+    return tuple(refs)
+
+
+def prediction_of(row: Mapping[str, Any], forecasts: Sequence[Mapping[str, Any]]) -> Prediction:
+    """Return the Prediction of one row of `inferences` and its rows of `predictions`, bit for bit."""
+    number = {k: _float(row[k]) for k in ("p_buy", "p_sell", "p_hold", "confidence", "utility_r")}
+    return Prediction(
+        model=row["model"],
+        version=row["version"],
+        symbol=row["symbol"],
+        event_ns=row["event_ns"],
+        action=Action(row["action"]),
+        **number,
+        hidden_H=array_of(row["hidden"], row["hidden_layout"]),
+        forecasts=tuple(_forecast_of(f) for f in forecasts),
+        weights=json.loads(row["weights"]),
+    )
+
+
+def _forecast_of(row: Mapping[str, Any]) -> Forecast:
+    number = {
+        k: _float(row[k])
+        for k in ("p_high", "p_low", "bars_ahead", "price", "move", "p_done", "confidence")
+    }
+    return Forecast(
+        timeframe=Timeframe(row["timeframe"]),
+        level=row["level"],
+        pivot_ns=row["pivot_ns"],
+        **number,
+    )
+
+
+def _float(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -1,0 +1,165 @@
+"""Keep every inference: durable at once in the run's journal, in batches in the lake, found again in both."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from alphapulse.config import Storage
+from alphapulse.domain.errors import StoreError, Unavailable
+from alphapulse.domain.inference import DecisionRecord, ModelInput, Prediction
+from alphapulse.interfaces import InferenceStore, Query
+from alphapulse.storage.home import Home, Run
+from alphapulse.storage.journal import Journal, JournalReader
+from alphapulse.storage.lake import Lake
+from alphapulse.storage.reader import HistoryReader
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_BATCH_DECISIONS = 10_000  # bounds the memory of one commit after the lake was away for long
+_T = TypeVar("_T")
+
+
+class InferenceHistory(InferenceStore):
+    """The history of a home: one run of it written, all of them read; any other process may read along.
+
+    ```python
+    history = InferenceHistory(home, run=run, settings=settings.storage)
+    await history.append([record])          # durable when it returns
+    if history.flush_due:
+        await history.flush()
+    frame = await InferenceHistory(home, settings=settings.storage).query(Query(symbol="ETH/USDT"))
+    ```
+
+    Appends wait for nothing but the disk: they run in a thread of their own, and batches go to the lake in another.
+    """
+
+    def __init__(self, home: Home, *, run: Run | None = None, settings: Storage) -> None:
+        """Open the journal of `run`, made if there is none yet; without a run the history can only be read.
+
+        Raises StoreError if the journal cannot be opened.
+        """
+        lake_uri = settings.lake_uri or str(home.path / "lake")
+        self._settings = settings
+        self._lake = Lake(lake_uri)
+        self._reader = HistoryReader(runs=home.path / "runs", lake_uri=lake_uri)
+        self._journal = Journal(run.journal_path, run=run.id) if run else None
+        self._gauge = (
+            JournalReader(run.journal_path) if run else None
+        )  # reading never waits for the writer
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
+        self._flusher = ThreadPoolExecutor(1, thread_name_prefix="lake")
+        self._counters = {"appended": 0, "repeated": 0, "commits": 0, "failures": 0}
+        self._waiting_since = (
+            time.monotonic() if self._journal and self._journal.counts()["unbatched"] else None
+        )
+
+    async def append(self, records: Sequence[DecisionRecord]) -> int:
+        """Make the records durable and return how many were new; a record already there changes nothing.
+
+        Raises StoreError if nothing of the call was stored; the same call may be made again.
+        """
+        new = await self._on(self._writer, partial(self._own().append, records))
+        self._counters["appended"] += new
+        self._counters["repeated"] += len(records) - new
+        if new and self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        return new
+
+    @property
+    def flush_due(self) -> bool:
+        """Return whether the journal holds enough inferences, or old enough ones, for a batch."""
+        if self._waiting_since is None or self._gauge is None:
+            return False
+        is_old = time.monotonic() - self._waiting_since >= self._settings.flush_s
+        return is_old or self._gauge.counts()["unbatched"] >= self._settings.flush_rows
+
+    async def flush(self) -> int:
+        """Move to the lake what it does not hold yet and return how many commits that took.
+
+        Raises StoreError if the lake does not take it; the journal keeps it and the next call tries again.
+        """
+        self._waiting_since = None
+        try:
+            commits = await self._on(self._flusher, self._flush)
+        except StoreError:
+            self._waiting_since = time.monotonic()
+            raise
+        self._counters["commits"] += commits
+        return commits
+
+    async def query(self, query: Query) -> pd.DataFrame:
+        """Return the rows asked for, ordered by (event_ns, symbol, model[, timeframe, level]), each once."""
+        return await asyncio.to_thread(self._reader.query, query)
+
+    async def last(self, symbol: str) -> tuple[Prediction, ...]:
+        """Return the newest Prediction of every model of this run for `symbol`, in the order they were made."""
+        return await self._on(self._writer, partial(self._own().last_predictions, symbol))
+
+    async def last_decision(self, symbol: str) -> int | None:
+        """Return the newest decision instant of `symbol` in this run [ns UTC], None before the first."""
+        return await self._on(self._writer, partial(self._own().last_decision, symbol))
+
+    async def mark_ended(self, event_ns: int) -> None:
+        """Keep, durably, that the run's source ended at `event_ns`; `Run.ended_ns` tells it from then on."""
+        await self._on(self._writer, partial(self._own().remark, "ended_ns", str(event_ns)))
+
+    async def rebuild(self, inference_id: str) -> ModelInput:
+        """Return the input of a stored inference, bit for bit what the model was fed.
+
+        Raises StoreError if there is no such inference, or a row it needs is not stored.
+        """
+        return await asyncio.to_thread(self._reader.rebuild, inference_id)
+
+    async def settle(self, outcomes: Sequence[Any]) -> int:
+        """Raise Unavailable: outcomes come with the feedback loop."""
+        raise Unavailable(
+            f"settling {len(outcomes)} outcomes: the feedback part of the history is not built yet"
+        )
+
+    async def prune(self, *, before_ns: int) -> int:
+        """Raise Unavailable: archives come with retention."""
+        raise Unavailable(
+            f"pruning before {before_ns}: the retention part of the history is not built yet"
+        )
+
+    def counters(self) -> dict[str, int]:
+        """Return what this process appended, committed and failed at, and what the run's journal holds."""
+        return self._counters | (self._gauge.counts() if self._gauge else {})
+
+    def close(self) -> None:
+        """Wait for what is under way, then let go of every file."""
+        self._writer.shutdown(wait=True)
+        self._flusher.shutdown(wait=True)
+        self._reader.close()
+        for journal in (self._journal, self._gauge):
+            if journal:
+                journal.close()
+
+    def _own(self) -> Journal:
+        if self._journal is None:
+            raise StoreError(
+                "history: expected a run to write, was opened for reading; pass the run of Home.open_run"
+            )
+        return self._journal
+
+    def _flush(self) -> int:
+        journal = self._own()
+        commits = self._lake.take(
+            journal, writer=journal.name()
+        )  # what an interrupted flush left behind
+        while journal.name_batch(max_decisions=MAX_BATCH_DECISIONS):
+            commits += self._lake.take(journal, writer=journal.name())
+        return commits
+
+    async def _on(self, worker: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(worker, work)
+        except StoreError:
+            self._counters["failures"] += 1
+            raise

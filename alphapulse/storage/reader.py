@@ -1,0 +1,205 @@
+"""Find inferences of every run in the journals and the lake of a home, from any process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+import numpy as np
+import pyarrow as pa
+
+from alphapulse.domain.errors import ConfigError, StoreError
+from alphapulse.domain.inference import InputPackage, ModelInput, StreamRef
+from alphapulse.features.rows import BOOK_COLUMNS
+from alphapulse.features.rows import COLUMNS as BAR_COLUMNS
+from alphapulse.interfaces import Query
+from alphapulse.storage.encoding import array_of, package_of
+from alphapulse.storage.journal import JournalReader
+from alphapulse.storage.lake import Lake, arrow_table
+from alphapulse.storage.tables import COLUMNS, KEYS
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_QUERYABLE = ("inferences", "predictions")
+_Fetch = Callable[[str, str, Sequence[Any]], list[dict[str, Any]]]
+_StreamRows = tuple[Any, Any, Any]
+
+
+class HistoryReader:
+    """Reads a home's history as it is at the moment of each call.
+
+    The lake says which batches it holds; each journal gives what came after them, so every row is seen once.
+
+    Attributes:
+        runs: folder of the runs, each with a `journal.sqlite`.
+        lake_uri: address of the Delta tables.
+    """
+
+    def __init__(self, *, runs: Path, lake_uri: str) -> None:
+        self.runs = runs
+        self.lake_uri = lake_uri
+        self._lake = Lake(lake_uri)
+        self._journals: dict[Path, JournalReader] = {}
+        self._lock = Lock()
+
+    def query(self, query: Query) -> pd.DataFrame:
+        """Return the rows asked for, ordered by (event_ns, symbol, model[, timeframe, level]), each once.
+
+        Raises ConfigError on a query that cannot be asked, StoreError if journal or lake cannot be read.
+        """
+        where, values = _conditions(query)
+        return self.find(query.table, where, values, limit=query.limit).to_pandas()
+
+    def find(
+        self, table: str, where: str, values: Sequence[Any], *, limit: int | None = None
+    ) -> pa.Table:
+        """Return the rows of one of the four tables that fit `where`, in the order of its key; `limit`: the newest."""
+        with self._lock:
+            journals = self._opened()
+            names = [journal.name() for journal in journals]
+            stored, reached = self._lake.read(table, writers=names)
+            recent = [
+                journal.select(
+                    table, where, values, after=journal.reached(batch)[1 if table == "rows" else 0]
+                )
+                for journal, batch in zip(journals, reached, strict=True)
+            ]
+            rows = arrow_table(table, [row for part in recent for row in part])
+            return _merged(table, stored, rows, where=where, values=values, limit=limit)
+
+    def rebuild(self, inference_id: str) -> ModelInput:
+        """Return the input of a stored inference, bit for bit what the model was fed.
+
+        Raises StoreError if there is no such inference, a row it needs is not stored, or the bits differ.
+        """
+        from alphapulse.features.inputs import (
+            rebuild,
+        )  # brings TA-Lib, which finding rows does not need
+
+        package, fetch, run = self._package(inference_id)
+        rows = {
+            (ref.symbol, ref.stream): _stream_rows(ref, package, run=run, fetch=fetch)
+            for ref in package.streams
+        }
+        rebuilt = rebuild(package, rows)
+        if rebuilt.content_hash != package.input_hash:
+            raise StoreError(
+                f"inference {inference_id}: expected input {package.input_hash}, was {rebuilt.content_hash}; "
+                "the stored rows or the code that builds inputs differ from those of the decision"
+            )
+        return rebuilt
+
+    def close(self) -> None:
+        """Let go of every file; the next call opens them again."""
+        with self._lock:
+            for journal in self._journals.values():
+                journal.close()
+
+    def _opened(self) -> list[JournalReader]:
+        for path in sorted(self.runs.glob("*/journal.sqlite")):
+            self._journals.setdefault(path, JournalReader(path))
+        return [journal for path, journal in self._journals.items() if path.exists()]
+
+    def _package(self, inference_id: str) -> tuple[InputPackage, _Fetch, str]:
+        with self._lock:
+            sources: list[_Fetch] = [partial(_from_journal, journal) for journal in self._opened()]
+        for fetch in (
+            *sources,
+            self._fetch,
+        ):  # a journal alone is quicker than the lake, and holds its whole run
+            for found in fetch("inferences", "id = ?", (inference_id,)):
+                at = (found["run"], found["symbol"], found["event_ns"])
+                (row,) = fetch("packages", "run = ? AND symbol = ? AND event_ns = ?", at)
+                return package_of(row), fetch, found["run"]
+        raise StoreError(
+            f"inference {inference_id}: not in {self.runs} and not in {self.lake_uri}; list ids with `history query`"
+        )
+
+    def _fetch(self, table: str, where: str, values: Sequence[Any]) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.find(table, where, values).to_pylist()
+        return found
+
+
+def _from_journal(
+    journal: JournalReader, table: str, where: str, values: Sequence[Any]
+) -> list[dict[str, Any]]:
+    return [
+        dict(zip(COLUMNS[table], row, strict=True)) for row in journal.select(table, where, values)
+    ]
+
+
+def _stream_rows(ref: StreamRef, package: InputPackage, *, run: str, fetch: _Fetch) -> _StreamRows:
+    where = "run = ? AND symbol = ? AND stream = ? AND ts_ns BETWEEN ? AND ? AND event_ns <= ?"
+    found = fetch(
+        "rows", where, (run, ref.symbol, ref.stream, ref.first_ns, ref.last_ns, package.event_ns)
+    )
+    if len(found) != ref.count:
+        raise StoreError(
+            f"{package.symbol} input at {package.event_ns}: {ref.symbol} {ref.stream}: expected {ref.count} stored "
+            f"rows, was {len(found)}; the record that brought them was lost, so this input cannot be rebuilt"
+        )
+    found.sort(key=lambda row: row["ts_ns"])
+    num_columns = len(BOOK_COLUMNS if ref.stream == "book" else BAR_COLUMNS)
+    cells = [array_of(row["cells"], row["cells_layout"]) for row in found]
+    return (
+        np.array([row["ts_ns"] for row in found], np.int64),
+        np.array([row["flags"] for row in found], np.uint8),
+        np.stack(cells) if cells else np.zeros((0, num_columns)),
+    )
+
+
+def _conditions(query: Query) -> tuple[str, list[Any]]:
+    if query.table not in _QUERYABLE:
+        raise ConfigError(
+            f"query.table: expected one of {', '.join(_QUERYABLE)}, was {query.table!r}"
+        )
+    if query.timeframe is not None and query.table != "predictions":
+        raise ConfigError(
+            f"query.timeframe: expected table predictions, was {query.table}; inferences have none"
+        )
+    asked: Mapping[str, Any] = {
+        "run = ?": query.run,
+        "symbol = ?": query.symbol,
+        "model = ?": query.model,
+        "timeframe = ?": query.timeframe,
+        "event_ns >= ?": query.from_ns,
+        "event_ns < ?": query.to_ns,
+    }
+    given = {condition: value for condition, value in asked.items() if value is not None}
+    return " AND ".join(given) or "TRUE", list(given.values())
+
+
+def _merged(
+    table: str,
+    stored: Any,
+    recent: pa.Table,
+    *,
+    where: str,
+    values: Sequence[Any],
+    limit: int | None,
+) -> pa.Table:
+    names, keys = ", ".join(COLUMNS[table]), KEYS[table]
+    parts = f"SELECT {names} FROM recent"
+    if stored is not None:
+        parts += f" UNION ALL SELECT {names} FROM stored WHERE {where}"
+    once = f"SELECT * FROM ({parts}) QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)}) = 1"
+    if limit is not None:
+        once += f" ORDER BY {', '.join(f'{key} DESC' for key in keys)} LIMIT {int(limit)}"
+    with duckdb.connect() as database:
+        database.register("recent", recent)
+        if stored is not None:
+            database.register("stored", stored)
+        bound = list(values) if stored is not None else []
+        try:
+            return database.execute(
+                f"SELECT * FROM ({once}) ORDER BY {', '.join(keys)}", bound
+            ).to_arrow_table()
+        except (duckdb.Error, pa.ArrowException, OSError) as error:
+            raise StoreError(
+                f"query of {table}: {error}; check that the lake can be read, then ask again"
+            ) from error

@@ -1,0 +1,19 @@
+#!/usr/bin/env bash
+# Make .venv hold the lock and this project; does nothing when it already does.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+stamp=.venv/.stamp
+wanted=$(cat requirements/lock.txt pyproject.toml | sha256sum)
+if [ -x .venv/bin/alphapulse ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    exit 0
+fi
+
+if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # also a half-made one
+    python=$(scripts/python.sh)
+    "$python" -m venv --clear .venv
+fi
+echo "installing the locked dependencies into .venv (minutes the first time) ..." >&2
+.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/lock.txt
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+echo "$wanted" >"$stamp"

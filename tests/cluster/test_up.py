@@ -1,0 +1,195 @@
+"""`alphapulse up` over the recorded window: what it decides, keeps, survives and says."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from tests.cluster.conftest import ALPHAPULSE, UpProcess, num_decisions
+from tests.cluster.rows import rows_of
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+SYMBOLS = ("BTC/USDT", "ETH/USDT")
+INSTANTS = 649  # 23:54:17 to 00:05:05, one a second
+Start = Callable[..., UpProcess]
+NewHome = Callable[[str], Path]
+Whole = tuple[Path, dict[str, Any]]
+
+
+def test_whole_run_decides_every_second_of_both_symbols_without_an_error(whole: Whole) -> None:
+    summary = whole[1]
+
+    assert {s: sum(a.values()) for s, a in summary["decisions"].items()} == dict.fromkeys(
+        SYMBOLS, INSTANTS
+    )
+    assert summary["inferences"] == dict.fromkeys(("cnn", "rl", "moe"), 2 * INSTANTS)
+    assert (summary["errors"], summary["incomplete"]) == (0, 0)
+    assert summary["from"] == "2024-08-08T23:54:17Z"
+    assert summary["to"] == "2024-08-09T00:05:05Z"
+
+
+def test_every_inference_of_the_run_is_in_the_history_once(whole: Whole) -> None:
+    rows, forecasts = rows_of(whole[0]), rows_of(whole[0], "predictions")
+
+    assert len(rows) == rows["id"].nunique() == 3 * 2 * INSTANTS
+    assert len(forecasts) == 4 * 2 * INSTANTS
+    assert set(rows["run"]) == {whole[1]["run"]}
+
+
+def test_second_up_on_an_ended_recording_has_nothing_left_to_replay(
+    whole: Whole, start_up: Start
+) -> None:
+    code, summary, err = start_up(whole[0], "--speed", "max").end()
+
+    assert code == 0
+    assert "nothing left to replay" in err
+    assert summary["decisions"] == {}
+
+
+def test_backtest_gives_the_same_rows_as_up(
+    whole: Whole, new_home: NewHome, recordings: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "rows.jsonl"
+    command = [ALPHAPULSE, "backtest", "--recording", str(recordings), "--json", "--out", str(out)]
+    subprocess.run([*command, "--home", str(new_home("backtest"))], check=True, capture_output=True)
+
+    replayed = pd.read_json(out, lines=True, convert_dates=False, dtype=False)
+    stored = rows_of(whole[0])
+    stored["hidden"] = stored["hidden"].map(bytes.hex)
+    shared = [column for column in replayed.columns if column in stored.columns]
+    assert {"id", "event_ns", "input_hash", "action", "p_buy", "confidence"} <= set(shared)
+    order = ["event_ns", "symbol", "model"]
+    pd.testing.assert_frame_equal(
+        replayed[shared].sort_values(order, ignore_index=True),
+        stored[shared].sort_values(order, ignore_index=True),
+        check_dtype=False,
+        check_exact=True,
+    )
+
+
+def test_interrupted_killed_and_wounded_run_equals_an_uninterrupted_one(
+    whole: Whole, new_home: NewHome, start_up: Start
+) -> None:
+    home = new_home("interrupted")
+    first = start_up(home, "--speed", "20")
+    first.wait_until(lambda trader: num_decisions(trader) >= 100)
+    code, summary, err = first.interrupt()
+    assert (code, summary["errors"]) == (0, 0), err
+    assert 100 <= num_decisions(summary) < 1200
+
+    second = start_up(home, "--speed", "20")
+    second.wait_until(lambda trader: num_decisions(trader) >= 100)
+    second.kill_everything()
+
+    third = start_up(home, "--speed", "20")
+    third.wait_until(lambda trader: num_decisions(trader) >= 20)
+    pids = {row["name"]: row["pid"] for row in third.get("processes").json()}
+    os.kill(pids["rl"], 9)
+    acknowledged = set(rows_of(home)["id"])
+    os.kill(pids["inference_history"], 9)
+    assert acknowledged <= set(rows_of(home)["id"])
+    code, _, err = third.end()
+    assert code == 0, err
+
+    for table in ("inferences", "predictions"):
+        pd.testing.assert_frame_equal(rows_of(home, table), rows_of(whole[0], table))
+
+
+def test_killed_replica_leaves_the_others_and_comes_back(
+    new_home: NewHome, start_up: Start
+) -> None:
+    up = start_up(new_home("replica"), "--speed", "1")
+    up.wait_until(lambda trader: num_decisions(trader) >= 2)
+    before = {row["name"]: row["pid"] for row in up.get("processes").json()}
+    assert len({before["cnn"], before["rl"], before["moe"]}) == 3
+
+    os.kill(before["cnn"], 9)
+    made = num_decisions(up.get("status").json()["trader"])
+    up.wait_until(lambda trader: num_decisions(trader) >= made + 6)
+
+    after = {row["name"]: row["pid"] for row in up.get("processes").json()}
+    assert after["cnn"] != before["cnn"]
+    assert {name: pid for name, pid in after.items() if name != "cnn"} == {
+        name: pid for name, pid in before.items() if name != "cnn"
+    }
+    up.interrupt()
+
+
+def test_head_that_dies_is_replaced_and_the_run_goes_on(
+    new_home: NewHome, start_up: Start
+) -> None:
+    up = start_up(new_home("head"), "--speed", "1")
+    up.wait_until(lambda trader: num_decisions(trader) >= 2)
+    made = num_decisions(up.get("status").json()["trader"])
+    store = next(p for p in up.family if p.name().startswith("gcs_server"))
+
+    store.kill()
+    time.sleep(3)
+    trader = up.wait_until(lambda trader: num_decisions(trader) >= 2)
+
+    assert trader["resumed_ns"] > 0
+    assert made > 0
+    up.interrupt()
+
+
+def test_people_use_the_api_with_the_token_and_are_told_what_is_wrong(
+    new_home: NewHome, start_up: Start
+) -> None:
+    home = new_home("api")
+    up = start_up(home, "--speed", "1")
+    up.wait_until(lambda trader: num_decisions(trader) >= 4)
+
+    assert up.get("ping", token=False).json() == {"status": "ok"}
+    for path in ("health", "ready", "status", "snapshot", "thresholds", "processes"):
+        assert up.get(path, token=False).status_code == 401, path
+        assert up.get(path).status_code == 200, (path, up.get(path).text)
+    for symbol in SYMBOLS:
+        for timeframe in ("1s", "1m", "1h", "1d"):
+            asked = f"symbol={symbol}&timeframe={timeframe}"
+            assert up.get(f"candles?{asked}&count=10").status_code == 200
+            assert up.get(f"pivots?{asked}").status_code == 200
+        assert up.get(f"book?symbol={symbol}").status_code == 200
+        decided = up.request("POST", "decide", json={"symbol": symbol})
+        assert decided.json()["action"] in ("buy", "sell", "hold"), decided.text
+    assert len(up.get("decisions?symbol=ETH/USDT&limit=2").json()) == 2
+    assert len(up.get("inferences?model=cnn&timeframe=1m&limit=3").json()) == 3
+
+    refused = up.get("candles?symbol=DOGE/USDT&timeframe=1m")
+    assert refused.status_code == 422
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert {"code", "expected", "came", "remedy"} <= set(refused.json())
+    assert up.request("PUT", "thresholds", json={"entry": 0.1, "exit": 0.9}).status_code == 422
+
+    new = up.request("PUT", "thresholds", json={"entry": 0.0, "exit": 0.0})
+    assert new.json() == {"entry": 0.0, "exit": 0.0}
+    made = num_decisions(up.get("status").json()["trader"])
+    up.wait_until(lambda trader: num_decisions(trader) >= made + 4)
+    newest = up.get("decisions?limit=2").json()
+    assert all(row["entry_threshold"] == 0.0 for row in newest)
+
+    again = UpProcess(home, Path(up.command[3]))
+    code, answer, err = again.end()
+    assert code == 1
+    assert "HomeInUse" in err
+    assert answer["error"] == "HomeInUse"
+
+    status = json.loads(_alphapulse("status", home))
+    assert status["state"] == "running"
+    assert json.loads(_alphapulse("down", home))["ended"] is True
+    code, summary, err = up.end()
+    assert code == 0, err
+    assert summary["errors"] == 0
+    assert json.loads(_alphapulse("status", home))["state"] == "stopped"
+
+
+def _alphapulse(command: str, home: Path) -> str:
+    asked = [ALPHAPULSE, command, "--json", "--home", str(home)]
+    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout

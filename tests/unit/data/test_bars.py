@@ -1,0 +1,220 @@
+"""Bars made from recorded trades equal those the venue published; what was not seen is never made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from alphapulse.data.bars import BarMaker, Tally
+from alphapulse.domain.market import SECOND_NS, Bar, BarSeries, Timeframe
+
+MINUTE, HOUR = Timeframe.M1.ns, Timeframe.H1.ns
+T0 = 1_723_161_600 * SECOND_NS  # 2024-08-09 00:00 UTC
+FIRST_WHOLE = pd.Timestamp("2024-08-08T23:54:16Z").value
+VENUE_SYMBOLS = ("ETHUSDT", "BTCUSDT")
+
+
+def run(recordings: Path, name: str) -> tuple[BarMaker, list[Bar]]:
+    trades = pd.read_parquet(recordings / f"trades-{name}.parquet")
+    maker, bars = BarMaker(name, gap_s=5.0), []
+    boundary = FIRST_WHOLE
+    for ts, price, size in zip(
+        trades["ts"].astype("int64"), trades["price"], trades["size"], strict=True
+    ):
+        while ts >= boundary:
+            maker.heard(boundary - 1)  # the depth stream of the recording is never silent
+            bars += maker.close(boundary)
+            boundary += SECOND_NS
+        maker.heard(ts)
+        maker.trade(ts, price, size)
+    return maker, bars
+
+
+def published(recordings: Path, name: str, timeframe: str) -> pd.DataFrame:
+    return pd.read_parquet(recordings / f"candles-{timeframe}-{name}.parquet")
+
+
+def table(bars: list[Bar], timeframe: Timeframe) -> tuple[np.ndarray, np.ndarray]:
+    kept = [bar for bar in bars if bar.timeframe is timeframe]
+    rows = [(b.open, b.high, b.low, b.close, b.volume) for b in kept]
+    return np.array([b.open_ns for b in kept]), np.array(rows)
+
+
+@pytest.mark.parametrize("name", VENUE_SYMBOLS)
+def test_every_second_equals_the_recorded_candle_exactly(recordings: Path, name: str) -> None:
+    expected = published(recordings, name, "1s")
+
+    open_ns, rows = table(run(recordings, name)[1], Timeframe.S1)
+
+    wanted = expected[["open", "high", "low", "close", "volume"]].to_numpy()[: len(rows)]
+    assert open_ns[0] == FIRST_WHOLE
+    assert (
+        len(rows) >= len(expected) - 1
+    )  # the last second is only over when somebody trades after it
+    assert (open_ns == expected["ts"].astype("int64").to_numpy()[: len(rows)]).all()
+    assert (rows[:, :4] == wanted[:, :4]).all()
+    np.testing.assert_allclose(rows[:, 4], wanted[:, 4], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", VENUE_SYMBOLS)
+def test_every_whole_minute_equals_the_published_candle(recordings: Path, name: str) -> None:
+    expected = published(recordings, name, "1m").set_index("ts")
+
+    open_ns, rows = table(run(recordings, name)[1], Timeframe.M1)
+
+    assert open_ns[0] == pd.Timestamp("2024-08-08T23:55Z").value
+    assert len(rows) == 10
+    wanted = expected.loc[pd.to_datetime(open_ns, utc=True)]
+    assert (rows[:, :4] == wanted[["open", "high", "low", "close"]].to_numpy()).all()
+    np.testing.assert_allclose(rows[:, 4], wanted["volume"].to_numpy(), rtol=1e-9)
+
+
+def test_hour_and_day_that_began_before_the_first_tick_are_not_rolled_up(recordings: Path) -> None:
+    _, bars = run(recordings, "ETHUSDT")
+
+    assert {bar.timeframe for bar in bars} == {Timeframe.S1, Timeframe.M1}
+
+
+def seconds(maker: BarMaker, from_ns: int, count: int, *, price: float = 10.0) -> list[Bar]:
+    bars = []
+    for i in range(count):
+        maker.heard(from_ns + i * SECOND_NS)
+        maker.trade(from_ns + i * SECOND_NS, price, 0.1)
+        bars += maker.close(from_ns + (i + 1) * SECOND_NS)
+    return bars
+
+
+def candle(open_ns: int, timeframe: Timeframe = Timeframe.M1, volume: float = 6.0) -> Bar:
+    return Bar("X", timeframe, open_ns, 10.0, 10.0, 10.0, 10.0, volume, is_venue=True)
+
+
+def test_second_without_trades_repeats_the_close_and_is_empty() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    seconds(maker, T0, 1)
+
+    (bar,) = maker.close(T0 + 2 * SECOND_NS)
+
+    assert (bar.is_empty, bar.open, bar.close, bar.volume) == (True, 10.0, 10.0, 0.0)
+
+
+def test_no_second_is_made_before_the_first_trade() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    maker.heard(T0)
+
+    assert maker.close(T0 + SECOND_NS) == []
+
+
+def test_seconds_that_overlap_a_gap_are_missing() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    seconds(maker, T0, 10)
+    maker.gap(T0 + 10_500_000_000, T0 + 12_300_000_000)
+
+    made = [bar for i in range(10, 13) for bar in maker.close(T0 + (i + 1) * SECOND_NS)]
+
+    assert made == []
+    assert seconds(maker, T0 + 13 * SECOND_NS, 1)[0].open_ns == T0 + 13 * SECOND_NS
+
+
+def test_price_from_before_a_gap_makes_no_empty_second_after_it() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    seconds(maker, T0, 2)
+    maker.gap(T0 + 2 * SECOND_NS, T0 + 2_500_000_000)
+    maker.close(T0 + 3 * SECOND_NS)
+    maker.heard(T0 + 3_100_000_000)
+
+    assert maker.close(T0 + 4 * SECOND_NS) == []
+
+
+def test_silence_beyond_the_limit_counts_as_a_gap() -> None:
+    maker = BarMaker("X", gap_s=2.0)
+    seconds(maker, T0, 1)
+
+    made = [maker.close(T0 + i * SECOND_NS) for i in range(2, 6)]
+
+    assert [len(bars) for bars in made] == [1, 0, 0, 0]
+    assert maker.is_down(T0 + 5 * SECOND_NS)
+
+
+def test_minute_with_a_gap_is_the_venues_candle() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    seconds(maker, T0, 30)
+    maker.gap(T0 + 29 * SECOND_NS, T0 + 31_000_000_000)  # told after second 29 had been made
+    maker.close(T0 + 31 * SECOND_NS)
+    maker.close(T0 + 32 * SECOND_NS)
+    rest = seconds(maker, T0 + 32 * SECOND_NS, 27)
+    maker.heard(T0 + 59 * SECOND_NS)
+    maker.venue(candle(T0))
+
+    bars = rest + maker.close(T0 + MINUTE)
+
+    assert [bar for bar in bars if bar.timeframe is Timeframe.M1] == [candle(T0)]
+    assert maker.forming(Timeframe.H1, T0 + MINUTE)[1]  # type: ignore[index]
+
+
+def test_candle_of_a_bar_made_from_trades_is_compared_and_not_used() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    bars = seconds(maker, T0, 59)
+    maker.venue(candle(T0, volume=7.0))
+
+    bars += seconds(maker, T0 + 59 * SECOND_NS, 1)
+
+    (minute,) = [bar for bar in bars if bar.timeframe is Timeframe.M1]
+    assert (minute.is_venue, minute.volume) == (False, 6.0)
+    assert maker.counters == {"venue_compared": 1, "venue_mismatch": 1}
+
+
+def test_forming_bar_is_partial_until_its_period_began_after_the_first_tick() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    seconds(maker, T0 + MINUTE - 2 * SECOND_NS, 1)
+    maker.venue(candle(T0))
+    partial = maker.forming(Timeframe.M1, T0 + MINUTE - SECOND_NS)
+    seconds(maker, T0 + MINUTE - SECOND_NS, 3)
+
+    whole = maker.forming(Timeframe.M1, T0 + MINUTE + 2 * SECOND_NS)
+    hour = maker.forming(Timeframe.H1, T0 + MINUTE + 2 * SECOND_NS)
+
+    assert partial is not None and partial[1]
+    assert whole is not None and not whole[1] and whole[0].volume == pytest.approx(0.2)
+    assert hour is not None and hour[1] and hour[0].volume == pytest.approx(6.2)
+
+
+def test_candles_alone_make_whole_forming_bars_from_closed_lower_ones() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    opens = np.arange(T0 - 2 * HOUR, T0, MINUTE)
+    maker.seed(BarSeries("X", Timeframe.M1, opens, np.tile([10.0, 12.0, 9.0, 11.0, 2.0], (120, 1))))
+    maker.venue(candle(T0))
+
+    made = maker.close(T0 + MINUTE)
+    hour, minute = (maker.forming(tf, T0 + MINUTE) for tf in (Timeframe.H1, Timeframe.M1))
+
+    assert made == [candle(T0)]
+    assert hour == (Bar("X", Timeframe.H1, T0, 10.0, 10.0, 10.0, 10.0, 6.0), False)
+    assert minute == (
+        Bar("X", Timeframe.M1, T0 + MINUTE, 10.0, 10.0, 10.0, 10.0, 0.0, is_empty=True), False
+    )  # fmt: skip
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(1, 10**6), st.integers(0, 10**10)), min_size=1, max_size=40),
+    st.data(),
+)
+def test_tallying_parts_equals_tallying_the_whole(
+    trades: list[tuple[int, int]], data: st.DataObject
+) -> None:
+    cut = data.draw(st.integers(0, len(trades)))
+    whole, first, second = Tally(), Tally(), Tally()
+    for i, (price, lots) in enumerate(trades):
+        whole.trade(price / 100, lots + 1)
+        (first if i < cut else second).trade(price / 100, lots + 1)
+
+    first.add(second)
+
+    assert [getattr(first, name) for name in Tally.__slots__] == [
+        getattr(whole, name) for name in Tally.__slots__
+    ]

@@ -1,0 +1,149 @@
+"""Check how settings layer, how a wrong one is refused, and that the reference is whole."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from alphapulse.config import Settings, load_settings
+from alphapulse.domain.errors import ConfigError
+from alphapulse.domain.inference import Thresholds
+
+REFERENCE = Path(__file__).resolve().parents[2] / "docs" / "configuration.md"
+
+
+def write(home: Path, text: str) -> Path:
+    (home / "config.toml").write_text(text)
+    return home
+
+
+def test_defaults_need_no_home() -> None:
+    settings = load_settings(environ={})
+
+    assert settings == Settings()
+    assert [i.venue_symbol for i in settings.market.instruments] == ["ETHUSDT", "BTCUSDT"]
+    assert settings.decision.thresholds == Thresholds(entry=0.6, exit=0.5)
+
+
+def test_environment_wins_over_file_and_file_over_default(tmp_path: Path) -> None:
+    home = write(tmp_path, "[server]\nhttp_port = 9000\nhost = '127.0.0.2'\n[feed]\ngap_s = 7\n")
+
+    settings = load_settings(home, environ={"ALPHAPULSE__SERVER__HTTP_PORT": "9001"})
+
+    assert settings.server.http_port == 9001
+    assert settings.server.host == "127.0.0.2"
+    assert settings.feed.gap_s == 7.0
+    assert settings.server.dashboard_port == Settings().server.dashboard_port
+
+
+def test_environment_text_becomes_the_type_of_the_setting() -> None:
+    environ = {
+        "ALPHAPULSE__MARKET__SYMBOLS": "BTC/USDT, ETH/USDT",
+        "ALPHAPULSE__MARKET__TICK_SIZES": "0.1,0.01",
+        "ALPHAPULSE__MARKET__ALLOW_SHORT": "true",
+        "ALPHAPULSE_RECORDINGS": "not a setting",
+    }
+
+    market = load_settings(environ=environ).market
+
+    assert market.symbols == ("BTC/USDT", "ETH/USDT")
+    assert market.tick_sizes == (0.1, 0.01)
+    assert market.allow_short is True
+
+
+@pytest.mark.parametrize(
+    ("toml", "sentence"),
+    [
+        ("[server]\nport = 1", "unknown key server.port; expected one of"),
+        ("[sever]\nhost = 'a'", "unknown section 'sever'; expected one of market"),
+        ("host = 'a'", "unknown section 'host'"),
+        ("[server]\nhttp_port = 'a'", "server.http_port: expected int, was 'a'"),
+        ("[server]\nhttp_port = 1.5", "server.http_port: expected int, was 1.5"),
+        ("[server]\nhttp_port = 0", "server.http_port: expected a port from 1 to 65535, was 0"),
+        ("[market]\nsymbols = 5", "market.symbols: expected a list, was 5"),
+        ("[market]\nsymbols = ['A/B']", "market.symbols: expected two different symbols"),
+        ("[market]\nsymbols = ['A/B', 'A/B']", "market.symbols: expected two different symbols"),
+        ("[market]\ntick_sizes = [0.1]", "one tick size and one bucket size a symbol (2), was 1"),
+        ("[market]\ntick_sizes = [0.1, 0]", "0 < tick_size <= bucket_size, was tick_size 0.0"),
+        ("[market]\nallow_short = 1", "market.allow_short: expected bool, was 1"),
+        ("[decision]\nentry_threshold = 0.4", "expected 0 <= exit <= entry <= 1, was entry 0.4"),
+        ("[feed]\ncache_bars = 299", "feed.cache_bars: expected at least 300, was 299"),
+        ("[server", "expected TOML, was"),
+    ],
+)
+def test_wrong_setting_is_refused_with_what_was_expected(
+    tmp_path: Path, toml: str, sentence: str
+) -> None:
+    home = write(tmp_path, toml)
+
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        load_settings(home, environ={})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("ALPHAPULSE__SERVER__HTTP_PORT", "many", "server.http_port: expected int, was 'many'"),
+        ("ALPHAPULSE__MARKET__ALLOW_SHORT", "maybe", "market.allow_short: expected bool"),
+        ("ALPHAPULSE__SERVER__PORT", "1", "unknown key server.port"),
+        ("ALPHAPULSE__SERVER", "1", "expected ALPHAPULSE__SECTION__KEY"),
+    ],
+)
+def test_wrong_variable_is_refused_with_what_was_expected(
+    key: str, value: str, sentence: str
+) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        load_settings(environ={key: value})
+
+
+def test_refused_setting_ends_the_command_line_with_2() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_settings(environ={"ALPHAPULSE__A__B": "1"})
+
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "changes"),
+    [
+        ("MARKET__EXCHANGE", "kraken", True),
+        ("FEED__GAP_S", "6", True),
+        ("DECISION__EXIT_THRESHOLD", "0.4", True),
+        ("TRAINING__SEED", "8", True),
+        ("SERVER__HTTP_PORT", "9000", False),
+        ("STORAGE__FLUSH_S", "1", False),
+        ("RAY__NUM_CPUS", "2", False),
+    ],
+)
+def test_hash_changes_with_what_can_change_a_decision(key: str, value: str, changes: bool) -> None:
+    changed = load_settings(environ={f"ALPHAPULSE__{key}": value})
+
+    assert (changed.hash != Settings().hash) is changes
+
+
+def test_plain_values_are_json() -> None:
+    plain = Settings().as_dict()
+
+    assert json.loads(json.dumps(plain)) == plain
+    assert plain["market"]["symbols"] == ["ETH/USDT", "BTC/USDT"]
+
+
+def test_reference_lists_every_setting_with_its_default() -> None:
+    documented: dict[str, dict[str, object]] = {}
+    section: dict[str, object] = {}
+    for line in REFERENCE.read_text().splitlines():
+        if heading := re.fullmatch(r"## `\[(\w+)\]`", line):
+            section = documented.setdefault(heading[1], {})
+        elif row := re.fullmatch(r"\| `(\w+)` \| `(.+)` \| \S.+ \|", line):
+            section[row[1]] = json.loads(row[2])
+
+    assert documented == Settings().as_dict()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Settings().server.http_port = 1  # type: ignore[misc]
