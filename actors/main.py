@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
+import hashlib
 import importlib
 import json
 import os
@@ -26,7 +28,8 @@ from rich.text import Text
 from actors.head import Head, authorize, require_free
 from alphapulse import logs
 from alphapulse.config import load_settings
-from alphapulse.domain.errors import ClusterError, NoData, Unavailable
+from alphapulse.domain.errors import ClusterError, NoData
+from alphapulse.domain.inference import MODELS
 from alphapulse.storage.home import Home, Run
 
 POLL_S = 0.5  # between two looks at the trader
@@ -70,6 +73,9 @@ class Up:
         self._home = Home(options.home)
         self._session = uuid.uuid4().hex[:12]
         self._settings = load_settings(self._home.path)
+        if options.exchange is not None:
+            market = dataclasses.replace(self._settings.market, exchange=options.exchange)
+            self._settings = dataclasses.replace(self._settings, market=market)
         self._stop_asked = False
         self._began_at_s = started_at_s
         self._recording: Path | None = None
@@ -98,7 +104,7 @@ class Up:
         roots = [self._home.path / "market"]
         if options.source != "recording" and options.recording is None:
             live = importlib.import_module("alphapulse.data.live")
-            exchange = options.exchange or market.exchange
+            exchange = market.exchange
             if asyncio.run(live.reachable(exchange, timeout_s=self._settings.feed.probe_s)):
                 self._say(f"source: live {exchange}")
                 return None
@@ -115,26 +121,48 @@ class Up:
         return found
 
     def _prepare(self, recording: Path | None) -> Run:
-        settings = self._settings
-        if recording is None:
-            raise Unavailable("live")
-        tape = importlib.import_module("alphapulse.data.tape")
-        content = tape.content_hash(recording, settings.market.instruments)
+        settings, instruments = self._settings, self._settings.market.instruments
         self._recording = recording
-        checkpoints = self._first_checkpoints(recording, content)
+        if recording is None:
+            checkpoints = self._champions() or self._first_checkpoints(self._downloaded())
+            name, names = settings.market.exchange, ",".join(settings.market.symbols)
+            content = hashlib.sha256(f"{name}|{names}".encode()).hexdigest()
+        else:
+            tape = importlib.import_module("alphapulse.data.tape")
+            checkpoints = self._first_checkpoints(recording)
+            name, content = recording.name, tape.content_hash(recording, instruments)
         return self._home.open_run(
-            source="recording",
-            recording=recording.name,
+            source="live" if recording is None else "recording",
+            recording=name,
             content_hash=content,
             settings=settings,
             checkpoints=checkpoints,
             fresh=self._options.fresh,
         )
 
-    def _first_checkpoints(self, recording: Path, content: str) -> dict[str, str]:
+    def _champions(self) -> dict[str, str]:
+        """Return the id of every model's champion, nothing unless all of them have one."""
+        registry = importlib.import_module("alphapulse.models.checkpoints").Registry
+        found = {model: registry(self._home.registry_path).champion(model) for model in MODELS}
+        return {} if None in found.values() else found
+
+    def _downloaded(self) -> Path:
+        """Return a recording of the venue's closed candles, fetched now."""
+        download = importlib.import_module("alphapulse.data.download")
+        live = importlib.import_module("alphapulse.data.live")
+        market, feed = self._settings.market, self._settings.feed
+        self._say(f"first start: fetching the closed candles of {market.exchange}")
+        venue = live.Live(market.exchange, market.instruments, history_bars=feed.live_history_bars)
+        folder = self._home.path / "market" / f"{market.exchange}-candles"
+        found: Path = asyncio.run(download.download_candles(venue, market.instruments, folder))
+        return found
+
+    def _first_checkpoints(self, recording: Path) -> dict[str, str]:
         """Return the ids of the first checkpoints, trained now if there are none for the data."""
         checkpoints = importlib.import_module("alphapulse.models.checkpoints")
-        registry = checkpoints.Registry(self._home.path / "registry.sqlite")
+        tape = importlib.import_module("alphapulse.data.tape")
+        content = tape.content_hash(recording, self._settings.market.instruments)
+        registry = checkpoints.Registry(self._home.registry_path)
         found: dict[str, str] | None = registry.find_first(content, self._settings.hash)
         if found is None:
             self._say("first start: training the first checkpoints on the history of the recording")

@@ -25,6 +25,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
+    rich_markup_mode=None,  # drawing help with rich takes longer than everything else together
 )
 history = typer.Typer(help="Ask the inference history.", no_args_is_help=True)
 config = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
@@ -40,7 +41,7 @@ RecordingOption = Annotated[
     Path | None,
     typer.Option(
         "--recording",
-        help="Folder of a recording, or of several. Without it: ALPHAPULSE_RECORDINGS, HOME/market.",
+        help="Folder of a recording, or of several; else ALPHAPULSE_RECORDINGS, then HOME/market.",
     ),
 ]
 DEFAULT_HOME = Path("user_data")

@@ -1,4 +1,4 @@
-"""Ask and end a running `up` from outside: its announcement in the home, its HTTP endpoint, its files."""
+"""Ask and end a running `up` from outside: its announcement, its HTTP endpoint, its files."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ END_S = 90.0  # how long an `up` may take to end
 
 
 def read_status(home: Path) -> dict[str, Any]:
-    """Return the state of the `up` in `home`: `stopped`, `starting` or `running` with what its API says."""
+    """Return the state of the `up` in `home`.
+
+    It is `stopped`, `starting` or `running`, the last with what its API says.
+    """
     place = Home(home)
     holder = place.holder()
     if holder is None:

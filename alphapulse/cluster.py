@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,13 +26,13 @@ SERVE_APP = "alphapulse"
 
 
 def connect(address: str) -> None:
-    """Join the Ray cluster at `address` as a driver; raises ClusterError if it does not let us in."""
+    """Join the Ray cluster at `address` as a driver; raises ClusterError if it refuses us."""
     try:
         ray.init(
             address=address,
             namespace=NAMESPACE,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             configure_logging=False,
         )
     except Exception as error:  # ray raises ConnectionError, RuntimeError and ValueError alike
@@ -47,7 +48,10 @@ def disconnect() -> None:
 
 
 class ActorProxy:
-    """A named actor seen from outside; a dead or missing one raises Unavailable, a failed call its own error."""
+    """A named actor seen from outside.
+
+    A dead or missing one raises Unavailable, a failed call its own error.
+    """
 
     name: str
 
@@ -67,7 +71,8 @@ class ActorProxy:
             raise
         except (RayActorError, GetTimeoutError) as error:
             raise Unavailable(
-                f"{self.name}: the actor did not answer ({type(error).__name__}); it is being restarted"
+                f"{self.name}: the actor did not answer ({type(error).__name__}); "
+                "it is being restarted"
             ) from error
 
     async def pid(self) -> int:
@@ -84,7 +89,10 @@ class MarketData(ActorProxy):
     async def advance(
         self, *, after_ns: int, outputs: Sequence[Prediction]
     ) -> DecisionPoint | None:
-        """Return the next decision point after `after_ns`, None at the end; `outputs` fill the peer slots."""
+        """Return the next decision point after `after_ns`, None at the end.
+
+        `outputs` fill the peer slots.
+        """
         point: DecisionPoint | None = await self._call("advance", after_ns, list(outputs))
         return point
 

@@ -1,7 +1,8 @@
-"""Every setting with its default, unit and meaning; defaults <- TOML <- ALPHAPULSE__SECTION__KEY; unknown keys are errors.
+"""Every setting with its default, unit and meaning.
 
-Secrets never live here. The sections `market`, `feed`, `decision` and `training` can change a decision and therefore enter
-the config hash; `server`, `storage` and `ray` cannot.
+Defaults <- TOML <- ALPHAPULSE__SECTION__KEY; unknown keys are errors. Secrets never live here. The
+sections `market`, `feed`, `decision` and `training` can change a decision and therefore enter the
+config hash; `server`, `storage` and `ray` cannot.
 """
 
 from __future__ import annotations
@@ -31,10 +32,7 @@ class Market:
 
     symbols: tuple[str, ...] = ("ETH/USDT", "BTC/USDT")  # the first is the primary one; exactly two
     tick_sizes: tuple[float, ...] = (0.01, 0.01)  # smallest price step a symbol [quote currency]
-    bucket_sizes: tuple[float, ...] = (
-        1.0,
-        10.0,
-    )  # width of a book bucket a symbol [quote currency]
+    bucket_sizes: tuple[float, ...] = (1.0, 10.0)  # of a book bucket a symbol [quote currency]
     exchange: str = "binance"  # ccxt id of the live venue
     allow_short: bool = False  # whether sell may mean a short; spot venues permit none
 
@@ -99,10 +97,10 @@ class Storage:
     lake_uri: str = ""  # folder or object-store URI of the Delta tables; empty: HOME/lake
     flush_rows: int = 2_000  # inferences in the journal that start a batch to the lake
     flush_s: float = 30.0  # age of the oldest of them that does so too [s, wall clock]
-    retry_records: int = 2_000  # decisions kept in memory while the store does not answer; older ones are reported lost
-    append_timeout_s: float = (
-        5.0  # how long a decision waits for its acknowledgement before it is flagged [s]
-    )
+    # decisions kept in memory while the store does not answer; older ones are reported lost
+    retry_records: int = 2_000
+    # how long a decision waits for its acknowledgement before it is flagged [s]
+    append_timeout_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,12 +146,14 @@ def _check(settings: Settings) -> None:
     market = settings.market
     if len(market.symbols) != 2 or len(set(market.symbols)) != 2:
         raise ConfigError(
-            f"market.symbols: expected two different symbols, was {list(market.symbols)}; name the traded and the reference one"
+            f"market.symbols: expected two different symbols, was {list(market.symbols)}; "
+            "name the traded and the reference one"
         )
     if not len(market.tick_sizes) == len(market.bucket_sizes) == len(market.symbols):
         raise ConfigError(
             f"market: expected one tick size and one bucket size a symbol ({len(market.symbols)}), "
-            f"was {len(market.tick_sizes)} and {len(market.bucket_sizes)}; list them in the order of market.symbols"
+            f"was {len(market.tick_sizes)} and {len(market.bucket_sizes)}; "
+            "list them in the order of market.symbols"
         )
     try:
         _ = market.instruments
@@ -162,7 +162,8 @@ def _check(settings: Settings) -> None:
         raise ConfigError(str(error)) from None
     if settings.feed.cache_bars < 300:
         raise ConfigError(
-            f"feed.cache_bars: expected at least 300, was {settings.feed.cache_bars}; 600 is the default"
+            f"feed.cache_bars: expected at least 300, was {settings.feed.cache_bars}; "
+            "600 is the default"
         )
     for name in ("http_port", "dashboard_port"):
         port = getattr(settings.server, name)
@@ -175,9 +176,10 @@ def _check(settings: Settings) -> None:
 def load_settings(
     home: Path | None = None, *, environ: Mapping[str, str] | None = None
 ) -> Settings:
-    """Return the settings of `home`: defaults, then HOME/config.toml, then ALPHAPULSE__SECTION__KEY variables.
+    """Return the settings of `home`.
 
-    Raises ConfigError on an unknown section or key, a value of the wrong type, or one outside its range.
+    Defaults first, then HOME/config.toml, then ALPHAPULSE__SECTION__KEY variables. Raises
+    ConfigError on an unknown section or key, a value of the wrong type, or one outside its range.
     """
     values: dict[str, dict[str, Any]] = {}
     path = home / "config.toml" if home else None
@@ -218,7 +220,8 @@ def _merge(into: dict[str, dict[str, Any]], new: Mapping[str, Any], *, where: st
         for key, value in content.items():
             if key not in known:
                 raise ConfigError(
-                    f"{where}: unknown key {section}.{key}; expected one of {', '.join(sorted(known))}"
+                    f"{where}: unknown key {section}.{key}; "
+                    f"expected one of {', '.join(sorted(known))}"
                 )
             into.setdefault(section, {})[key] = value
 
@@ -231,7 +234,7 @@ def _build(cls: Any, section: str, values: Mapping[str, Any]) -> Any:
 
 
 def _convert(value: Any, wanted: Any, where: str) -> Any:
-    """Return `value` as `wanted`; text (from the environment) is parsed, everything else must already fit."""
+    """Return `value` as `wanted`; text (from the environment) is parsed, all else must fit."""
     if isinstance(wanted, types.GenericAlias) or typing.get_origin(wanted) is tuple:
         item = typing.get_args(wanted)[0]
         items = [part.strip() for part in value.split(",")] if isinstance(value, str) else value

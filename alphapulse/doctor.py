@@ -22,7 +22,7 @@ MIN_MEMORY_BYTES = 4 * 2**30  # head, actors and replicas use about 4 GB (RAY.md
 
 
 def examine(home: Path, recording: Path | None) -> list[dict[str, Any]]:
-    """Return the findings as rows `name, ok, found, remedy`; a fault has a remedy, never a traceback."""
+    """Return the findings as rows `name, ok, found, remedy`; a fault has a remedy."""
     try:
         settings = load_settings(home)
     except ConfigError as error:

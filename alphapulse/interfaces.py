@@ -1,4 +1,7 @@
-"""The six promises; an implementation inherits its promise by name and tests/contracts holds it to the same checks."""
+"""The six promises.
+
+An implementation inherits its promise by name and tests/contracts holds it to the same checks.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,9 @@ if TYPE_CHECKING:
 
 
 class DataProvider(Protocol):
-    """A source of market events and of the bars before them; the consumer cannot tell live from recorded.
+    """A source of market events and of the bars before them.
+
+    The consumer cannot tell live from recorded.
 
     ```python
     for instrument in instruments:
@@ -30,9 +35,10 @@ class DataProvider(Protocol):
 
     @abstractmethod
     def events(self) -> AsyncIterator[MarketEvent]:
-        """Yield trades, book changes, venue candles and gaps in order of (exchange time, stream, sequence).
+        """Yield trades, book changes, venue candles and gaps.
 
-        Ends when the source has ended; raises NoData or InvalidRecording if it cannot begin.
+        They come in order of (exchange time, stream, sequence). Ends when the source has ended;
+        raises NoData or InvalidRecording if it cannot begin.
         """
         raise NotImplementedError
 
@@ -40,7 +46,10 @@ class DataProvider(Protocol):
     async def history(
         self, instrument: Instrument, timeframe: Timeframe, count: int | None
     ) -> BarSeries:
-        """Return the newest `count` bars (all, if None) that closed at or before the first event, oldest first."""
+        """Return the newest `count` bars (all, if None), oldest first.
+
+        All of them closed at or before the first event.
+        """
         raise NotImplementedError
 
 
@@ -54,7 +63,9 @@ class LearnReport:
 
 
 class Model(Protocol):
-    """Something that looks at an input and says what it thinks; the module that trains is the module that serves.
+    """Something that looks at an input and says what it thinks.
+
+    The module that trains is the module that serves.
 
     ```python
     cnn, rl, moe = (Model.load(directory) for ...)
@@ -74,26 +85,33 @@ class Model(Protocol):
 
     @abstractmethod
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
-        """Return what the model says; pure: same input and upstream, same bits, and nothing in the model changes.
+        """Return what the model says.
 
-        Raises ShapeMismatch on a foreign spec, KeyError if a model it needs is not in `upstream`.
+        Pure: same input and upstream, same bits, and nothing in the model changes. Raises
+        ShapeMismatch on a foreign spec, KeyError if a model it needs is not in `upstream`.
         """
         raise NotImplementedError
 
     @abstractmethod
     def learn(self, examples: Sequence[Example]) -> LearnReport:
-        """Change the weights towards the examples' targets; seeded, one thread, same examples, same weights."""
+        """Change the weights towards the examples' targets.
+
+        Seeded, one thread: same examples, same weights.
+        """
         raise NotImplementedError
 
     @abstractmethod
     def save(self, directory: Path) -> str:
-        """Write weights (safetensors) and layout (JSON) into `directory` and return the checkpoint id."""
+        """Save weights (safetensors) and layout (JSON) to `directory`; return the checkpoint id."""
         raise NotImplementedError
 
     @classmethod
     @abstractmethod
     def load(cls, directory: Path) -> Self:
-        """Return the model saved in `directory`; raises CheckpointError if it is missing, damaged or foreign."""
+        """Return the model saved in `directory`.
+
+        Raises CheckpointError if it is missing, damaged or foreign.
+        """
         raise NotImplementedError
 
 
@@ -130,7 +148,8 @@ class Query:
     """Which inferences to find; None is no restriction.
 
     Attributes:
-        table: `inferences` (one row per model, symbol and time) or `predictions` (one per timeframe and level too).
+        table: `inferences` (one row per model, symbol and time) or `predictions` (one per timeframe
+            and level too).
         timeframe: of a forecast; only in `predictions`.
         from_ns: oldest event time [ns UTC], inclusive.
         to_ns: newest event time [ns UTC], exclusive.
@@ -152,9 +171,10 @@ class InferenceStore(Protocol):
 
     @abstractmethod
     async def append(self, records: Sequence[DecisionRecord]) -> int:
-        """Make the records durable and return how many were new; a record already there changes nothing.
+        """Make the records durable and return how many were new.
 
-        Raises StoreError if they are not durable; nothing of a failed call is half there.
+        A record already there changes nothing. Raises StoreError if they are not durable; nothing
+        of a failed call is half there.
         """
         raise NotImplementedError
 
@@ -165,7 +185,10 @@ class InferenceStore(Protocol):
 
     @abstractmethod
     async def query(self, query: Query) -> pd.DataFrame:
-        """Return the rows asked for, ordered by (event_ns, symbol, model), from journal and lake alike, each once."""
+        """Return the rows asked for, ordered by (event_ns, symbol, model).
+
+        They come from journal and lake alike, each once.
+        """
         raise NotImplementedError
 
     @abstractmethod

@@ -19,12 +19,14 @@ from alphapulse.domain.status import ErrorRow
 
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS errors (
-    session TEXT NOT NULL, code TEXT NOT NULL, count INTEGER NOT NULL, first_at TEXT NOT NULL, last_at TEXT NOT NULL,
-    trace_id TEXT NOT NULL, message TEXT NOT NULL, remedy TEXT NOT NULL, schema_version INTEGER NOT NULL DEFAULT 1,
+    session TEXT NOT NULL, code TEXT NOT NULL, count INTEGER NOT NULL,
+    first_at TEXT NOT NULL, last_at TEXT NOT NULL, trace_id TEXT NOT NULL,
+    message TEXT NOT NULL, remedy TEXT NOT NULL, schema_version INTEGER NOT NULL DEFAULT 1,
     PRIMARY KEY (session, code))
 """
 UPSERT = """
-INSERT INTO errors (session, code, count, first_at, last_at, trace_id, message, remedy) VALUES (?, ?, 1, ?, ?, ?, ?, ?)
+INSERT INTO errors (session, code, count, first_at, last_at, trace_id, message, remedy)
+VALUES (?, ?, 1, ?, ?, ?, ?, ?)
 ON CONFLICT (session, code) DO UPDATE SET count = count + 1, last_at = excluded.last_at,
     trace_id = excluded.trace_id, message = excluded.message, remedy = excluded.remedy
 """
@@ -56,20 +58,25 @@ class _Sink:
             with closing(sqlite3.connect(self.errors_path, timeout=5)) as table, table:
                 table.execute(SCHEMA)
                 table.execute(UPSERT, (*row, text, str(event.get("remedy", ""))))
-        except (
-            sqlite3.Error
-        ) as error:  # the line is in the file already; the table must not stop the work
+        except sqlite3.Error as error:
+            # the line is in the file already; the table must not stop the work
             print(f"errors table {self.errors_path}: {error}", file=sys.stderr)
 
 
 def configure(folder: Path, *, process: str, session: str) -> None:
-    """Send this process's log lines to FOLDER/PROCESS.jsonl and its errors to FOLDER/errors.sqlite under `session`."""
+    """Send this process's log lines to FOLDER/PROCESS.jsonl.
+
+    Its errors go to FOLDER/errors.sqlite too, under `session`.
+    """
     global _sink
     _sink = _Sink(folder, process, session)
 
 
 def get_logger(room: str) -> Any:
-    """Return the structlog logger of a room; before `configure` it prints warnings and errors only, to stderr."""
+    """Return the structlog logger of a room.
+
+    Before `configure` it prints warnings and errors only, to stderr.
+    """
     return structlog.wrap_logger(
         None, processors=[_emit], wrapper_class=structlog.BoundLogger, room=room
     )

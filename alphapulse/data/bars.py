@@ -51,9 +51,10 @@ class Tally:
 class BarMaker:
     """Makes the bars of one symbol; every bar comes once, at its close, and never changes.
 
-    A bar is made from trades if all of it was seen: its period began at or after the first trade, and the feed was up
-    throughout. A second in which nobody traded is a bar too, at the price before it, unless a gap hid that price. Any
-    other bar is the venue's own candle, or missing. The candle of a bar made from trades is only compared with it.
+    A bar is made from trades if all of it was seen: its period began at or after the first trade
+    and the feed was up throughout. A second in which nobody traded is a bar too, at the price
+    before it, unless a gap hid that price. Any other bar is the venue's own candle, or missing. The candle
+    of a bar made from trades is only compared with it.
 
     ```python
     maker.trade(ts_ns, price, size)
@@ -64,7 +65,7 @@ class BarMaker:
 
     Attributes:
         first_tick_ns: time of the first trade [ns UTC], None before it.
-        counters: `venue_compared`, `venue_mismatch`, `venue_too_late`: what became of candles that were not needed.
+        counters: `venue_compared`, `venue_mismatch`, `venue_too_late`: candles not needed.
     """
 
     def __init__(self, symbol: str, *, gap_s: float) -> None:
@@ -85,10 +86,11 @@ class BarMaker:
 
     def seed(self, series: BarSeries) -> None:
         """Take the venue's bars from before the first event."""
-        for open_ns, row in zip(
-            series.open_ns_T[-KEEP:].tolist(), series.ohlcv_TC[-KEEP:].tolist(), strict=True
-        ):
-            self._keep(Bar(self._symbol, series.timeframe, open_ns, *row, is_venue=True))
+        opens, rows = series.open_ns_T[-KEEP:].tolist(), series.ohlcv_TC[-KEEP:].tolist()
+        for open_ns, (open_, high, low, close, volume) in zip(opens, rows, strict=True):
+            prices = (open_, high, low, close)
+            candle = Bar(self._symbol, series.timeframe, open_ns, *prices, volume, is_venue=True)
+            self._keep(candle)
 
     def heard(self, ts_ns: int) -> None:
         """Note that the feed was up: a trade or a book message came."""
@@ -107,18 +109,18 @@ class BarMaker:
         self._price, self._price_ns, self._trade_ns = price, ts_ns, ts_ns
 
     def gap(self, from_ns: int, until_ns: int) -> None:
-        """Note that the feed was down; its seconds are missing, and no longer bar over them is made from trades."""
+        """Note that the feed was down: no bar that overlaps the gap is made from trades."""
         self._gap(from_ns, until_ns)
         self._heard_ns = max(self._heard_ns, until_ns)
 
     def venue(self, candle: Bar) -> None:
-        """Take the venue's own candle; it has its turn in the first `close` at or after its close."""
+        """Take the venue's own candle; its turn comes in the `close` at or after its own."""
         self._staged[candle.timeframe][candle.open_ns] = candle
         if not self._has_ticks:
             self._heard_ns = max(self._heard_ns, candle.ts_ns)
 
     def close(self, boundary_ns: int) -> list[Bar]:
-        """Return the bars that are complete at `boundary_ns`, a whole second; short timeframes first."""
+        """Return the bars complete at `boundary_ns`, a whole second; short timeframes first."""
         if self._has_ticks and boundary_ns - self._heard_ns > self._silence_ns:
             self._gap(self._heard_ns, boundary_ns - 1)
         bars: list[Bar] = []
@@ -133,9 +135,10 @@ class BarMaker:
         return bars
 
     def forming(self, timeframe: Timeframe, event_ns: int) -> tuple[Bar, bool] | None:
-        """Return the unfinished bar at `event_ns` and whether part of it was not seen; None without any price.
+        """Return the unfinished bar and whether part of it was not seen; None without any price.
 
-        It is made of the closed lower bars and the trades after them; `event_ns` must be the newest boundary closed.
+        It is made of the closed lower bars and the trades after them; `event_ns` is the newest
+        boundary closed.
         """
         tally, is_partial = self._so_far(timeframe, event_ns)
         if not tally.lots and self._price_ns < 0:
@@ -156,12 +159,13 @@ class BarMaker:
             return False
         if self._is_missing(open_ns, boundary_ns):
             return False
-        if timeframe is Timeframe.S1:  # a price from before a gap is not the price after it
-            return bool(self._second.lots or not self._gaps or self._trade_ns >= self._gaps[-1][1])
+        if timeframe is Timeframe.S1:  # the price before a gap is not the price after it
+            is_priced = not self._gaps or self._trade_ns >= self._gaps[-1][1]
+            return is_priced or self._second.lots > 0
         return self._num_made(LOWER[timeframe], boundary_ns) >= NUM_LOWER[timeframe]
 
     def _num_made(self, timeframe: Timeframe, event_ns: int) -> int:
-        """Return how many bars up to now adjoin: own ones once there are trades, else the venue's."""
+        """Return how many bars up to now adjoin: own ones once there are trades, else all."""
         bars = self._closed[timeframe]
         if not bars or bars[-1].close_ns != timeframe.floor(event_ns):
             return 0

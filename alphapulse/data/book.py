@@ -1,4 +1,4 @@
-"""Keep the resting orders of one instrument as its venue reports them, and say what of it is unknown."""
+"""Keep one instrument's resting orders as its venue reports them, and say what is unknown."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ from alphapulse.domain.errors import InvalidEvent
 from alphapulse.domain.market import BookDelta, Flags, Floats, Instrument, Ints
 from alphapulse.features.rows import BIN_BPS, BOOK_COLUMN, BOOK_COLUMNS, NUM_BINS
 
-# axes: L level, best first · K bucket, rising price · B column of features.rows.BOOK_COLUMNS · 2: price, size
-BUFFERED = 1_000  # messages kept while there is no snapshot, 100 s of Binance's stream; the oldest leave first
-TICK_TOLERANCE = 1e-4  # a price further from a whole tick, in ticks, belongs to another instrument
+# axes: L level · 2: price, size · K bucket, rising price · B column of BOOK_COLUMNS
+BUFFERED = 1_000  # messages kept without a snapshot, 100 s of Binance's stream; the oldest leave
+PRICES_KEPT = 100_000  # prices whose ticks are remembered; all are forgotten at this bound
+TICK_TOLERANCE = 1e-4  # a price further from a whole tick is another instrument's [ticks]
 BPS = 1e-4
 
 Touch = tuple[float, float, float, float]  # best bid, its size, best ask, its size
+Levels = tuple[list[int], list[float]]  # ticks, sizes
 
 
 class BookChange(StrEnum):
@@ -29,12 +31,12 @@ class BookChange(StrEnum):
     BUFFERED = "buffered"  # no snapshot yet: kept for it
     STALE = "stale"  # older than the book: dropped
     GAP = "sequence_gap"  # messages were missed: the book is unknown until the next snapshot
-    CROSSED = "crossed"  # a bid at or above an ask cannot rest: unknown until the next snapshot
+    CROSSED = "crossed"  # a bid cannot rest at or above an ask: unknown as above
 
 
 @dataclass(frozen=True, slots=True)
 class Buckets:
-    """Resting sizes by price bucket; NaN where the bucket is not wholly within the snapshot's reach.
+    """Resting sizes by price bucket; NaN where a bucket is not wholly in the snapshot's reach.
 
     Attributes:
         price_K: float64 (K,) lower edges [quote currency], rising.
@@ -51,25 +53,47 @@ class Buckets:
     known_asks_K: Flags
 
 
+class _Ticks(dict[float, int]):
+    """Ticks by price, worked out once a price."""
+
+    def __init__(self, instrument: Instrument) -> None:
+        super().__init__()
+        self._instrument = instrument
+        self._per_price = 1 / instrument.tick_size
+
+    def __missing__(self, price: float) -> int:
+        scaled = price * self._per_price
+        tick = round(scaled) if 0 < scaled < math.inf else 0
+        if tick < 1 or abs(scaled - tick) > TICK_TOLERANCE:
+            raise InvalidEvent(
+                f"{self._instrument.symbol} book: expected a price in whole ticks of "
+                f"{self._instrument.tick_size}, was {price}; the message is quarantined"
+            )
+        if len(self) >= PRICES_KEPT:
+            self.clear()
+        self[price] = tick
+        return tick
+
+
 class _Side:
-    """Sizes by tick on one side; `sign` is +1 for bids and -1 for asks, so that sign * tick is best at its highest."""
+    """Sizes by tick on one side; the best level has the highest sign * tick."""
 
     def __init__(self, sign: int) -> None:
-        self.sign = sign
+        self.sign = sign  # +1 for bids, -1 for asks
         self.sizes: dict[int, float] = {}
         self.best = 0  # tick; meaningless while `sizes` is empty
         self.reach = (
             0  # tick of the worst level of the snapshot; beyond it only named levels are known
         )
 
-    def replace(self, ticks: list[int], sizes: list[float]) -> None:
-        self.sizes = {tick: size for tick, size in zip(ticks, sizes, strict=True) if size}
-        self.best = max(self.sizes, key=lambda tick: self.sign * tick)
-        self.reach = min(self.sizes, key=lambda tick: self.sign * tick)
+    def replace(self, levels: Levels) -> None:
+        self.sizes = {tick: size for tick, size in zip(*levels, strict=True) if size}
+        self.best = max(self.sizes, key=self._rank)
+        self.reach = min(self.sizes, key=self._rank)
 
-    def update(self, ticks: list[int], sizes: list[float]) -> None:
+    def update(self, levels: Levels) -> None:
         known, sign, best = self.sizes, self.sign, self.best
-        for tick, size in zip(ticks, sizes, strict=True):
+        for tick, size in zip(*levels, strict=True):
             if size:
                 known[tick] = size
                 if sign * tick > sign * best:
@@ -84,7 +108,10 @@ class _Side:
         for distance in range(1, 1_000):  # the next level is near; else look at all of them
             if tick - self.sign * distance in self.sizes:
                 return tick - self.sign * distance
-        return max(self.sizes, key=lambda tick: self.sign * tick)
+        return max(self.sizes, key=self._rank)
+
+    def _rank(self, tick: int) -> int:
+        return self.sign * tick
 
     def arrays(self) -> tuple[Ints, Floats]:
         count = len(self.sizes)
@@ -94,10 +121,11 @@ class _Side:
 
 
 class Book:
-    """The order book of one instrument by Binance's rules for a snapshot and a stream of numbered changes.
+    """The book of one instrument, by Binance's rules for a snapshot and numbered changes.
 
-    Changes that come before the snapshot wait for it; those it already holds are dropped; a missing number makes the
-    book unknown until the next snapshot. Levels beyond the snapshot's worst price are unknown until a change names them.
+    Changes that come before the snapshot wait for it; those it already holds are dropped; a missing
+    number makes the book unknown until the next snapshot. Levels beyond the snapshot's worst price
+    are unknown until a change names them.
 
     ```python
     book = Book(instrument)
@@ -118,6 +146,7 @@ class Book:
         self.num_gaps = 0
         self.num_crossed = 0
         self._instrument = instrument
+        self._ticks = _Ticks(instrument)
         self._decimals = -int(Decimal(str(instrument.tick_size)).as_tuple().exponent)
         self._newest_ns = -1
         self._bids, self._asks = _Side(+1), _Side(-1)
@@ -127,7 +156,10 @@ class Book:
         self._begin_second()
 
     def apply(self, delta: BookDelta) -> BookChange:
-        """Take the next message and return what it did; raises InvalidEvent if it cannot be of this instrument."""
+        """Take the next message and return what it did.
+
+        Raises InvalidEvent, and changes nothing, if it cannot be of this instrument.
+        """
         self._newest_ns = max(self._newest_ns, delta.ts_ns)
         self._num_updates += 1
         before = self.touch()
@@ -151,7 +183,7 @@ class Book:
             self._sold += size
 
     def touch(self) -> Touch | None:
-        """Return best bid, its size, best ask, its size; None while the book is unknown or a side is empty."""
+        """Return best bid and its size, best ask and its size; None while unknown or one-sided."""
         bids, asks = self._bids, self._asks
         if not (self.is_known and bids.sizes and asks.sizes):
             return None
@@ -159,11 +191,14 @@ class Book:
         return bid, bids.sizes[bids.best], ask, asks.sizes[asks.best]
 
     def levels(self, count: int) -> tuple[Floats, Floats]:
-        """Return the best `count` bids and asks, each float64 (levels, 2), best first; empty while unknown."""
+        """Return the best `count` bids and asks, float64 (levels, 2); empty while unknown."""
         return self._nearest(self._bids, count), self._nearest(self._asks, count)
 
     def buckets(self, pct: float = 1.0) -> Buckets | None:
-        """Return the sizes within `pct` percent of the mid by bucket of `instrument.bucket_size`; None while unknown."""
+        """Return the sizes within `pct` percent of the mid, by bucket of the instrument's size.
+
+        None while the book is unknown or a side is empty.
+        """
         touch = self.touch()
         if touch is None:
             return None
@@ -181,8 +216,8 @@ class Book:
                 ticks_L[inside_L] // width - first, sizes_L[inside_L], minlength=count
             )
             known_K = edges_K >= side.reach if side.sign > 0 else edges_K + width - 1 <= side.reach
-            sums_K[~known_K] = np.nan
-            sides.append((sums_K, known_K.astype(np.uint8)))
+            sizes_K: Floats = np.where(known_K, sums_K, np.nan)
+            sides.append((sizes_K, known_K.astype(np.uint8)))
         (bids_K, known_bids_K), (asks_K, known_asks_K) = sides
         return Buckets(
             np.round(edges_K * tick, self._decimals), bids_K, asks_K, known_bids_K, known_asks_K
@@ -191,15 +226,18 @@ class Book:
     def second_row(self, boundary_ns: int) -> Floats:
         """Return float64 (50,) in the layout of BOOK_COLUMNS and begin the next second.
 
-        What was not seen whole is NaN: flow and counts of a second that began before the feed did, or had a gap.
+        What was not seen whole is NaN: flow and counts of a second that began before the feed did
+        or had a gap in it.
 
         Args:
-            boundary_ns: the whole second just reached [ns UTC]; raises InvalidEvent if the book is already past it.
+            boundary_ns: the whole second just reached [ns UTC].
+
+        Raises InvalidEvent if a message from after it is already inside.
         """
         if self._newest_ns >= boundary_ns:
             raise InvalidEvent(
-                f"{self._instrument.symbol} book: expected messages before {boundary_ns} only, was {self._newest_ns}; "
-                "take the row of a second before applying what follows it"
+                f"{self._instrument.symbol} book: expected messages before {boundary_ns} only, was "
+                f"{self._newest_ns}; take the row of a second before applying what follows it"
             )
         row_B = np.full(len(BOOK_COLUMNS), np.nan)
         touch = self.touch()
@@ -248,11 +286,12 @@ class Book:
         bids, asks = self._parse(snapshot.bids_L2), self._parse(snapshot.asks_L2)
         if not (any(bids[1]) and any(asks[1])):
             raise InvalidEvent(
-                f"{self._instrument.symbol} book snapshot {snapshot.last_id}: expected levels on both sides, was "
-                f"{len(bids[0])} bids and {len(asks[0])} asks; ask the venue for another snapshot"
+                f"{self._instrument.symbol} book snapshot {snapshot.last_id}: expected "
+                f"levels on both sides, was {len(bids[0])} bids and {len(asks[0])} asks; ask the venue "
+                "for another snapshot"
             )
-        self._bids.replace(*bids)
-        self._asks.replace(*asks)
+        self._bids.replace(bids)
+        self._asks.replace(asks)
         self.is_known, self.last_id = True, snapshot.last_id
         change = self._uncrossed()
         waiting = list(self._waiting)
@@ -273,8 +312,8 @@ class Book:
             self._waiting.append(delta)
             return BookChange.GAP
         bids, asks = self._parse(delta.bids_L2), self._parse(delta.asks_L2)
-        self._bids.update(*bids)
-        self._asks.update(*asks)
+        self._bids.update(bids)
+        self._asks.update(asks)
         self.last_id = delta.last_id
         return self._uncrossed()
 
@@ -297,20 +336,14 @@ class Book:
         self._ofi += (bid >= bid0) * bid_size - (bid <= bid0) * bid_size0
         self._ofi += (ask >= ask0) * ask_size0 - (ask <= ask0) * ask_size
 
-    def _parse(self, levels_L2: Floats) -> tuple[list[int], list[float]]:
-        if not len(levels_L2):
-            return [], []
-        ticks_L, sizes_L = levels_L2[:, 0] / self._instrument.tick_size, levels_L2[:, 1]
-        whole_L = np.rint(ticks_L)
-        is_valid = (np.abs(ticks_L - whole_L) < TICK_TOLERANCE) & (whole_L > 0)
-        is_valid &= (sizes_L >= 0) & (sizes_L < math.inf)
-        if not is_valid.all():
-            wrong = levels_L2[np.argmin(is_valid)].tolist()
+    def _parse(self, levels_L2: Floats) -> Levels:
+        prices, sizes = levels_L2.T.tolist()
+        if sizes and not (min(sizes) >= 0 and sum(sizes) < math.inf):
             raise InvalidEvent(
-                f"{self._instrument.symbol} book: expected prices in whole ticks of {self._instrument.tick_size} and "
-                f"sizes >= 0, was {wrong}; the message is quarantined"
+                f"{self._instrument.symbol} book: expected finite sizes >= 0, was {sizes}; "
+                "the message is quarantined"
             )
-        return whole_L.astype(np.int64).tolist(), sizes_L.tolist()
+        return [self._ticks[price] for price in prices], sizes
 
     def _price(self, tick: int) -> float:
         return round(tick * self._instrument.tick_size, self._decimals)

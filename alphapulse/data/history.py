@@ -44,6 +44,14 @@ def read_candles(file: Path, instrument: Instrument, timeframe: Timeframe) -> Ba
     return series
 
 
+def write_candles(file: Path, series: BarSeries) -> None:
+    """Write a `candles-*.parquet` file that `read_candles` reads back bit for bit."""
+    columns = {"ts": pa.array(series.open_ns_T, pa.timestamp("ns", tz="UTC"))}
+    names = list(CANDLE_COLUMNS)[1:]
+    columns |= {name: pa.array(series.ohlcv_TC[:, i]) for i, name in enumerate(names)}
+    pq.write_table(pa.table(columns), file, compression="zstd")
+
+
 def read_columns(file: Path, wanted: Mapping[str, Kind]) -> Columns:
     """Return columns of a Parquet file as arrays.
 

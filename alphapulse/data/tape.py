@@ -101,9 +101,9 @@ def find_recording(
     if not found:
         looked = ", ".join(str(root) for root in roots) or "no folder"
         raise NoData(
-            f"no market data: no exchange answered and no recording was found (searched {looked}); "
-            "connect this machine to an exchange (--source live), or name a folder of recordings "
-            f"with --recording DIR or {VARIABLE}"
+            f"no market data: expected a reachable exchange or a recording, found no recording in "
+            f"{looked}; connect this machine to an exchange (--source live), or name a folder of "
+            f"recordings with --recording DIR or {VARIABLE}"
         )
     return _newest(found, instruments)
 

@@ -1,26 +1,29 @@
 """Every error AlphaPulse raises on purpose, as one tree.
 
 AlphaPulseError
-├── ConfigError          (ValueError)    a setting is unknown or has a value it cannot have      exit 2
-├── NoData               (LookupError)   no exchange and no recording to run on                  exit 3
-├── InvalidRecording     (ValueError)    a folder or file is not a recording we can read         exit 3
-├── InvalidBar           (ValueError)    prices that cannot be one bar
-├── InvalidEvent         (ValueError)    a market event that cannot have happened
-├── ShapeMismatch        (ValueError)    an array whose axes are not those of its spec
-├── CheckpointError      (ValueError)    weights that are missing, damaged or of another layout
-├── StoreError           (OSError)       the journal or the lake did not take or give a record
-├── HomeInUse            (RuntimeError)  a second process on a home that is in use               exit 1
-├── PortTaken            (OSError)       a port AlphaPulse needs belongs to another process      exit 1
-├── ClusterError         (RuntimeError)  the Ray cluster did not start, answer or accept us      exit 1
-└── Unavailable          (RuntimeError)  a thing that is not built, or not there at the moment
+├── ConfigError      (ValueError)   a setting is unknown or has a value it cannot have       exit 2
+├── NoData           (LookupError)  no exchange and no recording to run on                   exit 3
+├── InvalidRecording (ValueError)   a folder or file is not a recording we can read          exit 3
+├── InvalidBar       (ValueError)   prices that cannot be one bar
+├── InvalidEvent     (ValueError)   a market event that cannot have happened
+├── ShapeMismatch    (ValueError)   an array whose axes are not those of its spec
+├── CheckpointError  (ValueError)   weights that are missing, damaged or of another layout
+├── StoreError       (OSError)      the journal or the lake did not take or give a record
+├── HomeInUse        (RuntimeError) a second process on a home that is in use                exit 1
+├── PortTaken        (OSError)      a port AlphaPulse needs belongs to another process       exit 1
+├── ClusterError     (RuntimeError) the Ray cluster did not start, answer or accept us       exit 1
+└── Unavailable      (RuntimeError) a thing that is not built, or not there at the moment
 
-Each message says what, where, what was expected, what was found and what to do. All of them survive a
-pickle, because they cross process borders: the message is their only argument.
+Each message says what, where, what was expected, what was found and what to do. All of them survive
+a pickle, because they cross process borders: the message is their only argument.
 """
 
 
 class AlphaPulseError(Exception):
-    """Any error AlphaPulse raises on purpose; `code` names it in tables, `exit_code` ends the command line."""
+    """Any error AlphaPulse raises on purpose.
+
+    `code` names it in tables, `exit_code` ends the command line.
+    """
 
     exit_code = 1
 

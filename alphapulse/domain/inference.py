@@ -1,4 +1,4 @@
-"""What a model was fed, what it said, what was decided, and the record that keeps all of it together."""
+"""What a model was fed, what it said, what was decided, and the record that keeps all of it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ import numpy.typing as npt
 from alphapulse.domain.errors import ShapeMismatch
 from alphapulse.domain.market import Floats, PivotKind, Timeframe
 
-# axes: S symbol (the decided one first, then the reference) · F timeframe · T row, oldest first · C channel
-#       K peer slot · P peer field · A account field · B book bin or feature · H hidden unit
+# axes: S symbol (the decided one first, then the reference) · F timeframe · T row, oldest first
+#       C channel · K peer slot · P peer field · A account field · B book bin or feature
+#       H hidden unit
 Tensor = npt.NDArray[np.float32]
 Masks = npt.NDArray[np.uint8]
 
@@ -23,7 +24,7 @@ MODELS: tuple[str, ...] = ("cnn", "rl", "moe")
 
 
 class Action(StrEnum):
-    """A target position: buy is +1, sell is -1 (0 where the venue permits no shorts), hold keeps it."""
+    """A target position: buy +1, sell -1 (0 where the venue permits no shorts), hold keeps it."""
 
     BUY = "buy"
     SELL = "sell"
@@ -32,7 +33,10 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class InputSpec:
-    """The axes of a ModelInput; its version changes whenever a channel, a slot or a field changes its meaning."""
+    """The axes of a ModelInput.
+
+    Its version changes whenever a channel, a slot or a field changes its meaning.
+    """
 
     version: int = 1
     num_symbols: int = 2
@@ -43,11 +47,7 @@ class InputSpec:
     num_slots: int = 16
     num_peer_fields: int = 64
     num_account_fields: int = 4
-    required: tuple[str, ...] = (
-        "1m",
-        "1h",
-        "1d",
-    )  # of both symbols; 1s and the book are optional and masked
+    required: tuple[str, ...] = ("1m", "1h", "1d")  # of both symbols; 1s, book: optional, masked
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Return the expected shape of every array, by attribute name of ModelInput."""
@@ -83,7 +83,8 @@ class ModelInput:
         known_STB: uint8 (2, 300, 50): 1 where the book value is known.
         peers_KP: float32 (16, 64) last outputs by slot.
         awake_K: uint8 (16,): 1 where a slot holds an output.
-        account_A: float32 (4,): position [-1..1], unrealised result [R], bars in trade / 300, drawdown.
+        account_A: float32 (4,): position [-1..1], unrealised result [R], bars in trade / 300,
+            drawdown.
         scale_S2: float64 (2, 2): low and high of the last 300 daily bars, the forming day included.
         substitutions: what stood in for a stream that was not there, one sentence each.
         content_hash: sha256 over the spec's version, the names above and every array's bytes, hex.
@@ -122,14 +123,15 @@ class ModelInput:
 
 
 def require_shape(what: str, array: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
-    """Raise ShapeMismatch, naming the first axis that differs, unless `array` has the `expected` shape."""
+    """Raise ShapeMismatch, naming the first axis that differs, unless the shape is `expected`."""
     if array.shape == expected:
         return
     axes = what.rsplit("_", 1)[-1]
     differs = [i for i, (a, b) in enumerate(zip(array.shape, expected, strict=False)) if a != b]
     where = f"axis {axes[differs[0]]}" if differs and differs[0] < len(axes) else "number of axes"
     raise ShapeMismatch(
-        f"{what}: {where}: expected {expected}, was {array.shape}; build the input with features.inputs.build"
+        f"{what}: {where}: expected {expected}, was {array.shape}; "
+        "build the input with features.inputs.build"
     )
 
 
@@ -225,8 +227,8 @@ class Thresholds:
     def __post_init__(self) -> None:
         if not 0 <= self.exit <= self.entry <= 1:
             raise ShapeMismatch(
-                f"thresholds: expected 0 <= exit <= entry <= 1, was entry {self.entry}, exit {self.exit}; "
-                "send both in that order"
+                f"thresholds: expected 0 <= exit <= entry <= 1, was entry {self.entry}, "
+                f"exit {self.exit}; send both in that order"
             )
 
 
@@ -301,7 +303,10 @@ class StreamRef:
 
 @dataclass(frozen=True, slots=True)
 class InputPackage:
-    """An input as it is stored: references to closed rows plus what is new; the tensor is rebuilt from it bit for bit."""
+    """An input as it is stored: references to closed rows plus what is new.
+
+    The tensor is rebuilt from it bit for bit.
+    """
 
     symbol: str
     reference: str
@@ -377,7 +382,8 @@ class Example:
     Attributes:
         input: what the model was fed.
         upstream: what the models before it said, by name.
-        targets: the answers by name; the model's docstring lists those it reads, a missing one is not learned.
+        targets: the answers by name; the model's docstring lists those it reads, a missing one is
+            not learned.
         weight: importance, 1 unless feedback says otherwise.
     """
 
@@ -388,7 +394,10 @@ class Example:
 
 
 def inference_id(*, run: str, symbol: str, event_ns: int, model: str) -> str:
-    """Return the id of an inference: the first 16 bytes of sha256(run | symbol | event time | model), hex."""
+    """Return the id of an inference.
+
+    It is the first 16 bytes of sha256(run | symbol | event time | model), hex.
+    """
     return hashlib.sha256(f"{run}|{symbol}|{event_ns}|{model}".encode()).digest()[:16].hex()
 
 

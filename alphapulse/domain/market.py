@@ -1,4 +1,4 @@
-"""What a market shows: instruments, trades, book changes, bars, pivots, and the window a decision looks through."""
+"""What a market shows: instruments, trades, book changes, bars, pivots, and decision windows."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ TIMEFRAMES: tuple[Timeframe, ...] = tuple(Timeframe)
 
 
 class BarFlag(IntFlag):
-    """What is special about a bar's row; 0 is never a row that may be used: a usable row has VALID."""
+    """What is special about a bar's row; 0 is never a row that may be used: that has VALID."""
 
     VALID = 1  # the bar is known and may be used
     FORMING = 2  # its period has not ended
@@ -75,8 +75,9 @@ class Instrument:
     def __post_init__(self) -> None:
         if not (self.tick_size > 0 and self.bucket_size >= self.tick_size):
             raise InvalidEvent(
-                f"{self.symbol}: expected 0 < tick_size <= bucket_size, was tick_size {self.tick_size}, "
-                f"bucket_size {self.bucket_size}; correct the instrument in the configuration"
+                f"{self.symbol}: expected 0 < tick_size <= bucket_size, was tick_size "
+                f"{self.tick_size}, bucket_size {self.bucket_size}; correct the instrument in the "
+                "configuration"
             )
 
     @property
@@ -110,8 +111,8 @@ class Trade:
     def __post_init__(self) -> None:
         if not (0 < self.price < math.inf and 0 < self.size < math.inf):
             raise InvalidEvent(
-                f"{self.symbol} trade {self.trade_id}: expected a positive finite price and size, was price "
-                f"{self.price}, size {self.size}; the event is quarantined"
+                f"{self.symbol} trade {self.trade_id}: expected a positive finite price and size, "
+                f"was price {self.price}, size {self.size}; the event is quarantined"
             )
 
 
@@ -173,13 +174,14 @@ class Bar:
             < math.inf
         ):
             raise InvalidBar(
-                f"{self.symbol} {self.timeframe} at {self.open_ns}: expected 0 < low <= open, close <= high, was "
-                f"open {self.open}, high {self.high}, low {self.low}, close {self.close}; drop or re-download the bar"
+                f"{self.symbol} {self.timeframe} at {self.open_ns}: expected 0 < low <= open, "
+                f"close <= high, was open {self.open}, high {self.high}, low {self.low}, "
+                f"close {self.close}; drop or re-download the bar"
             )
         if not 0 <= self.volume < math.inf:
             raise InvalidBar(
-                f"{self.symbol} {self.timeframe} at {self.open_ns}: expected volume >= 0, was {self.volume}; "
-                "drop or re-download the bar"
+                f"{self.symbol} {self.timeframe} at {self.open_ns}: expected volume >= 0, "
+                f"was {self.volume}; drop or re-download the bar"
             )
 
     @property
@@ -189,7 +191,7 @@ class Bar:
 
     @property
     def ts_ns(self) -> int:
-        """Return the last nanosecond of the period: when the venue's candle takes its place among events."""
+        """Return the last nanosecond of the period: when the venue's candle is an event."""
         return self.close_ns - 1
 
 
@@ -246,7 +248,9 @@ class PivotKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Pivot:
-    """A turning point of the recursive Williams structure (convention W1); it does not exist before `confirm_ns`.
+    """A turning point of the recursive Williams structure (convention W1).
+
+    It does not exist before `confirm_ns`.
 
     Attributes:
         level: 1 short-term, 2 intermediate, 3 long-term.
@@ -269,8 +273,10 @@ class StreamWindow:
     """The newest closed rows of one symbol and timeframe, with the forming row apart.
 
     Attributes:
-        open_ns_T: int64 (T,) opens of the closed bars [ns UTC], strictly rising; a missing bar leaves a gap.
-        rows_TC: float64 (T, C) closed rows in the layout of `features.rows.COLUMNS`; immutable once written.
+        open_ns_T: int64 (T,) opens of the closed bars [ns UTC], strictly rising; a missing bar
+            leaves a gap.
+        rows_TC: float64 (T, C) closed rows in the layout of `features.rows.COLUMNS`; immutable once
+            written.
         flags_T: uint8 (T,) BarFlag bits.
         forming_open_ns: open of the forming bar [ns UTC], None where the stream has none.
         forming_C: float64 (C,) row of the forming bar, None where the stream has none.
@@ -292,8 +298,10 @@ class BookWindow:
     """The newest one-second aggregates of one book.
 
     Attributes:
-        second_ns_T: int64 (T,) boundary each row describes [ns UTC]: everything before it is in the row.
-        rows_TC: float64 (T, C) in the layout of `features.rows.BOOK_COLUMNS`; NaN is unknown, never empty.
+        second_ns_T: int64 (T,) boundary each row describes [ns UTC]: everything before it is in the
+            row.
+        rows_TC: float64 (T, C) in the layout of `features.rows.BOOK_COLUMNS`; NaN is unknown, never
+            empty.
     """
 
     symbol: str

@@ -1,4 +1,4 @@
-"""What is traded: orders with their verdict, fills, positions and the account that risk rules see."""
+"""What is traded: orders with their verdict, fills, positions and the account rules see."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Order:
 
 @dataclass(frozen=True, slots=True)
 class Approved:
-    """An order that passed every risk rule; only an executor takes it, and it takes nothing else."""
+    """An order that passed every risk rule; only an executor takes it, and nothing else."""
 
     order: Order
 

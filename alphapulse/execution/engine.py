@@ -79,7 +79,7 @@ class Tally:
 
 
 class Engine:
-    """Decides every complete input of a point, once, and records it before the next point is asked for."""
+    """Decides every complete input of a point, once, and records it before the next point."""
 
     def __init__(
         self,
@@ -94,7 +94,13 @@ class Engine:
         """Keep what every decision of the run shares.
 
         Args:
-            durable_until: by symbol, the newest decision already in the history [ns UTC]; it is not made again.
+            run: id of the run.
+            config_hash: of the settings that can change a decision.
+            decide: asks the models about one input.
+            recorder: takes the records.
+            thresholds: those in force until `thresholds` is set.
+            durable_until: by symbol, the newest decision already in the history [ns UTC]; it is not
+                made again.
         """
         self._run = run
         self._config_hash = config_hash
@@ -107,7 +113,10 @@ class Engine:
         self.latest: dict[str, Decision] = {}
 
     async def step(self, point: DecisionPoint) -> Sequence[Prediction]:
-        """Return the predictions made at `point`, for the peer slots; their records are durable or flagged by then."""
+        """Return the predictions made at `point`, for the peer slots.
+
+        Their records are durable or flagged by then.
+        """
         self._rows.extend(point.rows)
         due = [i for s, i in point.inputs.items() if point.event_ns > self.durable_until.get(s, -1)]
         for missing in due:

@@ -15,9 +15,10 @@ RETRY_S = 0.25  # between two tries while the store does not answer
 
 
 class Recorder:
-    """Appends records; while the store fails they wait in memory, flagged, and go in as soon as it answers.
+    """Appends records, at once or as soon as the store answers again.
 
-    Beyond `max_pending` records the oldest is lost and logged with its trace id, never silently.
+    While it fails they wait in memory, flagged. Beyond `max_pending` records the oldest is lost and
+    logged with its trace id, never silently.
     """
 
     def __init__(
@@ -41,7 +42,7 @@ class Recorder:
         return len(self._pending)
 
     async def record(self, records: Sequence[DecisionRecord]) -> bool:
-        """Return whether the records are durable now; if not they are flagged and kept for later."""
+        """Return whether the records are durable now; if not they are flagged and kept."""
         if not self._pending and await self._try(records):
             return True
         self.flagged += len(records)
@@ -51,7 +52,7 @@ class Recorder:
         return False
 
     async def close(self, *, timeout_s: float) -> int:
-        """Wait until nothing is pending, at most `timeout_s`, and return how many records are still not durable."""
+        """Return how many records are still not durable after at most `timeout_s` of waiting."""
         if self._retry is not None and not self._retry.done():
             await asyncio.wait([self._retry], timeout=timeout_s)
             self._retry.cancel()
@@ -60,8 +61,10 @@ class Recorder:
                 "record lost",
                 code="RecordLost",
                 trace_id=record.trace_id,
-                reason=f"{record.decision.symbol} at {record.decision.event_ns}: the store did not answer in time",
-                remedy="run `alphapulse up` again on the same recording: the decision is made and stored anew",
+                reason=f"{record.decision.symbol} at {record.decision.event_ns}: "
+                "the store did not answer in time",
+                remedy="run `alphapulse up` again on the same recording: "
+                "the decision is made and stored anew",
             )
         return len(self._pending)
 
@@ -73,7 +76,8 @@ class Recorder:
                 "inference not stored",
                 **describe(error),
                 trace_id=records[0].trace_id,
-                remedy="decisions go on and are kept in memory; see `alphapulse doctor` for the disk and the store",
+                remedy="decisions go on and are kept in memory; "
+                "see `alphapulse doctor` for the disk and the store",
             )
             return False
         return True

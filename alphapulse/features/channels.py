@@ -106,7 +106,8 @@ def _unit(values: Floats) -> Floats:
 def inverse_scale(x: Floats, scale_2: Floats) -> Floats:
     """Return the prices [quote currency] behind the first four channels, given low and high."""
     low, high = scale_2
-    return np.asarray(x, np.float64) * (high - low) + low
+    prices: Floats = np.asarray(x, np.float64) * (high - low) + low
+    return prices
 
 
 _BINS = slice(0, 2 * NUM_BINS)

@@ -249,7 +249,7 @@ class Registry:
             rows = db.execute(
                 "SELECT id, model, role, data_hash, config_hash, created_event_ns, metrics FROM models ORDER BY rowid"
             ).fetchall()
-        return tuple(Entry(*row[:6], json.loads(row[6])) for row in rows)
+        return tuple(Entry(*kept, json.loads(metrics)) for *kept, metrics in rows)
 
     def find_first(self, data_hash: str, config_hash: str) -> dict[str, str] | None:
         """Return {model: id} of the first training on this data and these settings, None if there was none."""

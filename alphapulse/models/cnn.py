@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,25 +14,16 @@ import torch
 from alphapulse.domain.errors import ShapeMismatch, Unavailable
 from alphapulse.domain.inference import (
     INPUT_SPEC,
-    Action,
     Example,
     Forecast,
     InputSpec,
     ModelInput,
     Prediction,
 )
-from alphapulse.domain.market import SECOND_NS, TIMEFRAMES, Floats, Timeframe
+from alphapulse.domain.market import TIMEFRAMES, Floats, Timeframe
 from alphapulse.interfaces import LearnReport, Model
 from alphapulse.models.checkpoints import checkpoint_id, load_checkpoint, save_checkpoint
-from alphapulse.models.fit import (
-    batch_of,
-    best_constant,
-    cnn_loss,
-    constant_loss,
-    descend,
-    head_losses,
-    outputs_of,
-)
+from alphapulse.models.fit import batch_of, cnn_loss, descend, report
 from alphapulse.models.network import (
     CnnNetwork,
     Sizes,
@@ -43,71 +34,10 @@ from alphapulse.models.network import (
     volatility_SF,
     weights_of,
 )
+from alphapulse.models.vote import vote
 
-LEVELS = {
-    Timeframe.S1: 2,
-    Timeframe.M1: 2,
-    Timeframe.H1: 1,
-    Timeframe.D1: 1,
-}  # ML.md 1.7; too few L2 on 1h, 1d
-RISK = TIMEFRAMES.index(
-    Timeframe.H1
-)  # R, the risk of an entry: one hourly volatility of the decided symbol
-HORIZON_NS = (
-    300 * 60 * SECOND_NS
-)  # an action settles within 300 bars of 1m; slower swings do not vote
-TEMPERATURE_R = 0.1  # difference in utility that makes an action e times as likely
-
-
-@dataclass(frozen=True, slots=True)
-class Vote:
-    """What a forecast is worth as an action; the probabilities sum to 1."""
-
-    action: Action
-    p_buy: float
-    p_sell: float
-    p_hold: float
-    confidence: float
-    utility_r: float
-
-
-def vote(forecasts: Sequence[Forecast], volatility_F: Floats, *, cost: float) -> Vote:
-    """Return the action that the forecasts pay best.
-
-    A forecast of timeframe f that ends within 300 minutes expects the move m = (p_high - p_low) |move| v_f, v_f being
-    the timeframe's volatility. Buying is worth (m - 2 cost) / R, selling (-m - 2 cost) / R, holding 0; R is one hourly
-    volatility. The best timeframe speaks for each side; probabilities are a softmax of the three worths over 0.1 R.
-
-    Args:
-        forecasts: one a timeframe.
-        volatility_F: float64 (F,) volatility of each timeframe [log price]; NaN where its stream is masked.
-        cost: of one side [log price].
-    """
-    risk = float(volatility_F[RISK])
-    worth: dict[Action, tuple[float, float]] = {Action.HOLD: (0.0, 0.0)}
-    for sign, action in ((1.0, Action.BUY), (-1.0, Action.SELL)):
-        offers = [
-            (
-                (sign * (f.p_high - f.p_low) * abs(f.move) * volatility_F[i] - 2 * cost) / risk,
-                f.confidence,
-            )
-            for f in forecasts
-            if f.bars_ahead * f.timeframe.ns <= HORIZON_NS
-            for i in (TIMEFRAMES.index(f.timeframe),)
-        ]
-        worth[action] = max(offers, default=(-2 * cost / risk, 0.0))
-    top = max(value for value, _ in worth.values())
-    share = {a: math.exp((value - top) / TEMPERATURE_R) for a, (value, _) in worth.items()}
-    total = sum(share.values())
-    best = max(worth, key=lambda a: worth[a][0])
-    return Vote(
-        action=best,
-        p_buy=share[Action.BUY] / total,
-        p_sell=share[Action.SELL] / total,
-        p_hold=share[Action.HOLD] / total,
-        confidence=share[best] / total if best is Action.HOLD else worth[best][1],
-        utility_r=worth[best][0],
-    )
+# Levels trained by default (ML.md 1.7): 1h and 1d show too few of level 2.
+LEVELS = {Timeframe.S1: 2, Timeframe.M1: 2, Timeframe.H1: 1, Timeframe.D1: 1}
 
 
 class CNN(Model):
@@ -246,59 +176,3 @@ def _forecasts(input: ModelInput, told_FX: Floats, volatility_F: Floats) -> tupl
             )
         )
     return tuple(found)
-
-
-def report(
-    network: CnnNetwork,
-    shown: Mapping[str, torch.Tensor],
-    held_out: Sequence[Any],
-    *,
-    num_examples: int,
-) -> LearnReport:
-    """Return the mean held-out loss of every head and timeframe beside that of the training rows' best constant."""
-    with torch.inference_mode():
-        answered = [outputs_of(network, batch) for batch in held_out]
-        found = [head_losses(outputs, targets) for outputs, targets in answered]
-    mine: dict[str, float] = {}
-    base: dict[str, float] = {}
-    for head in found[0]:
-        for f, timeframe in enumerate(TIMEFRAMES):
-            loss = torch.cat([part[head][:, f] for part in found]).numpy()
-            known = ~np.isnan(loss)
-            if not known.any() or not _known(shown, head, f).size:
-                continue
-            mine[f"{head}_{timeframe}"] = float(loss[known].astype(np.float64).mean())
-            base[f"{head}_{timeframe}"] = _base(
-                head, f, shown, [targets for _, targets in answered]
-            )
-    return LearnReport(num_examples=num_examples, held_out_loss=mine, base_rate_loss=base)
-
-
-def _known(
-    targets: Mapping[str, torch.Tensor], head: str, f: int, kind: float | None = None
-) -> Floats:
-    values = targets[head][..., f].flatten().double().numpy()
-    keep = ~np.isnan(values)
-    if kind is not None:
-        keep &= targets["p_high"][..., f].flatten().numpy() == kind
-    return np.asarray(values[keep])
-
-
-def _base(
-    head: str,
-    f: int,
-    shown: Mapping[str, torch.Tensor],
-    answers: Sequence[Mapping[str, torch.Tensor]],
-) -> float:
-    kinds = (
-        (0.0, 1.0) if head == "move" else (None,)
-    )  # a move is that of the kind that came, so is its constant
-    total, count = 0.0, 0
-    for kind in kinds:
-        values = np.concatenate([_known(targets, head, f, kind) for targets in answers])
-        taught = _known(shown, head, f, kind)
-        if values.size:
-            constant = best_constant(head, taught) if taught.size else 0.0
-            total += constant_loss(head, constant, values) * values.size
-            count += values.size
-    return total / count

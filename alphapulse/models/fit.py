@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.inference import Example
-from alphapulse.domain.market import Floats
+from alphapulse.domain.market import TIMEFRAMES, Floats
+from alphapulse.interfaces import LearnReport
 from alphapulse.models.network import CnnNetwork, owned
 
 # axes: B batch · S symbol · F timeframe · T row · C channel · O output of a timeframe's head · N example
@@ -183,3 +184,59 @@ def batch_of(examples: Sequence[Example]) -> CnnBatch:
         targets | {"unique": owned(np.stack(unique))},
         beside=tuple(stacked(name) for name in ("book_STB", "known_STB", "peers_KP", "awake_K")),
     )
+
+
+def report(
+    network: CnnNetwork,
+    shown: Mapping[str, torch.Tensor],
+    held_out: Sequence[CnnBatch],
+    *,
+    num_examples: int,
+) -> LearnReport:
+    """Return the mean held-out loss of every head and timeframe beside that of the training rows' best constant."""
+    with torch.inference_mode():
+        answered = [outputs_of(network, batch) for batch in held_out]
+        found = [head_losses(outputs, targets) for outputs, targets in answered]
+    mine: dict[str, float] = {}
+    base: dict[str, float] = {}
+    for head in found[0]:
+        for f, timeframe in enumerate(TIMEFRAMES):
+            loss = torch.cat([part[head][:, f] for part in found]).numpy()
+            known = ~np.isnan(loss)
+            if not known.any() or not _known(shown, head, f).size:
+                continue
+            mine[f"{head}_{timeframe}"] = float(loss[known].astype(np.float64).mean())
+            base[f"{head}_{timeframe}"] = _base(
+                head, f, shown, [targets for _, targets in answered]
+            )
+    return LearnReport(num_examples=num_examples, held_out_loss=mine, base_rate_loss=base)
+
+
+def _known(
+    targets: Mapping[str, torch.Tensor], head: str, f: int, kind: float | None = None
+) -> Floats:
+    values = targets[head][..., f].flatten().double().numpy()
+    keep = ~np.isnan(values)
+    if kind is not None:
+        keep &= targets["p_high"][..., f].flatten().numpy() == kind
+    return np.asarray(values[keep])
+
+
+def _base(
+    head: str,
+    f: int,
+    shown: Mapping[str, torch.Tensor],
+    answers: Sequence[Mapping[str, torch.Tensor]],
+) -> float:
+    kinds = (
+        (0.0, 1.0) if head == "move" else (None,)
+    )  # a move is that of the kind that came, so is its constant
+    total, count = 0.0, 0
+    for kind in kinds:
+        values = np.concatenate([_known(targets, head, f, kind) for targets in answers])
+        taught = _known(shown, head, f, kind)
+        if values.size:
+            constant = best_constant(head, taught) if taught.size else 0.0
+            total += constant_loss(head, constant, values) * values.size
+            count += values.size
+    return total / count

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from alphapulse.domain.errors import ShapeMismatch, Unavailable
@@ -26,6 +26,7 @@ from alphapulse.features.inputs import SLOTS
 from alphapulse.interfaces import LearnReport, Model
 from alphapulse.models.checkpoints import checkpoint_id, load_checkpoint, save_checkpoint
 from alphapulse.models.fit import descend
+from alphapulse.models.gate import HIDDEN, SAID, GateNetwork, confidence_of, pool
 from alphapulse.models.network import (
     owned,
     put_weights,
@@ -34,43 +35,12 @@ from alphapulse.models.network import (
     volatility_SF,
     weights_of,
 )
+from alphapulse.models.policy import ACTIONS
 
 # axes: B batch · K slot · E what an expert says · A action (buy, sell, hold) · H hidden
-ACTIONS = (Action.BUY, Action.SELL, Action.HOLD)
-SAID = 5  # p_buy, p_sell, p_hold, confidence, utility
-REGIME = 3  # log volatility of 1m and of 1h, position
-HIDDEN = 16
 EVIDENCE = 30  # answered entries below which the confidence is left as it is
+CAUTION = 0.1  # weight of the shares' entropy against a result of 1 R
 FLAT = np.array([0, 0, 1, 1, 0], dtype=np.float32)  # always awake: holds, surely, for nothing
-
-
-class GateNetwork(nn.Module):
-    """One scorer for all slots plus a prior a slot: permute slots and priors, and the weights permute with them."""
-
-    def __init__(self, num_slots: int) -> None:
-        super().__init__()
-        self.score = nn.Sequential(
-            nn.Linear(SAID + REGIME, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1)
-        )
-        self.prior_K = nn.Parameter(torch.zeros(num_slots))
-        self.platt = nn.Parameter(
-            torch.tensor([0.0, 0.0])
-        )  # log slope and offset of the confidence's logit
-        self.register_buffer("trained_K", torch.zeros(num_slots, dtype=torch.bool))
-
-    def forward(self, said_BKE: Tensor, awake_BK: Tensor, regime_BZ: Tensor) -> Tensor:
-        """Return the slots' shares, (B, K), exactly 0 where asleep; what stands in a sleeping slot changes no bit."""
-        heard = torch.where(awake_BK[..., None], said_BKE, 0.0)
-        beside = regime_BZ[:, None].expand(-1, heard.shape[1], -1)
-        score_BK = self.score(torch.cat([heard, beside], dim=-1)).squeeze(-1) + self.prior_K
-        shares: Tensor = torch.softmax(torch.where(awake_BK, score_BK, -torch.inf), dim=-1)
-        return shares
-
-    def recalibrate(self, confidence: Tensor) -> Tensor:
-        """Return the confidence with its logit stretched and shifted."""
-        return torch.sigmoid(
-            torch.logit(confidence, eps=1e-4) * self.platt[0].exp() + self.platt[1]
-        )
 
 
 def regime_of(input: ModelInput) -> Array:
@@ -181,7 +151,7 @@ class Orchestrator(Model):
         def loss() -> Tensor:
             shares = self.network(said, awake, regime)
             entropy = -(shares * shares.clamp(min=1e-9).log()).sum(dim=-1)
-            return -(shares * earned).sum(dim=-1).mean() - 0.1 * entropy.mean()
+            return -torch.mean((shares * earned).sum(dim=-1) + CAUTION * entropy)
 
         descend(gate, [loss] * 200, num_steps=200, rate=0.01, decay=0.1)
         self._calibrate(said, awake, regime, result)
@@ -274,25 +244,3 @@ class Orchestrator(Model):
             "trained_slots": [SLOTS[name] for name in self._slots()],
             "trained": self.trained,
         }
-
-
-def pool(shares_BK: Tensor, said_BKE: Tensor, awake_BK: Tensor) -> Tensor:
-    """Return the mean of what the awake slots say under their shares, (B, E)."""
-    spoken = torch.where(awake_BK[..., None], shares_BK[..., None] * said_BKE, 0.0)
-    return spoken.sum(dim=1)
-
-
-def confidence_of(shares_BK: Tensor, said_BKE: Tensor, awake_BK: Tensor) -> Tensor:
-    """Return the confidence of each action, (B, A): that of the experts whose first choice it is, by share.
-
-    Where it is nobody's first choice, its pooled probability.
-    """
-    heard = torch.where(awake_BK[..., None], said_BKE, 0.0)
-    chose_BKA = (
-        functional.one_hot(heard[..., :3].argmax(dim=-1), num_classes=len(ACTIONS))
-        * awake_BK[..., None]
-    )
-    share_BKA = chose_BKA * shares_BK[..., None]
-    support_BA = share_BKA.sum(dim=1)
-    sure_BA = (share_BKA * heard[..., 3:4]).sum(dim=1) / support_BA.clamp(min=1e-9)
-    return torch.where(support_BA > 1e-9, sure_BA, pool(shares_BK, said_BKE, awake_BK)[..., :3])

@@ -189,7 +189,7 @@ class CnnNetwork(nn.Module):
         """Return (B, S, F, D): the streams' tokens, zeros where a stream is masked whole."""
         lead = bars_BSFTC.shape[:3]
         token: Tensor = self.encoder(bars_BSFTC.flatten(0, 2), flags_BSFT.flatten(0, 2))
-        return token.unflatten(0, lead)
+        return token.reshape(*lead, -1)
 
     def fuse(self, tokens_BSFD: Tensor, beside: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return outputs (B, F, O) and hidden state (B, H).

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from alphapulse.domain.errors import ShapeMismatch, Unavailable
@@ -20,69 +21,17 @@ from alphapulse.domain.inference import (
     ModelInput,
     Prediction,
 )
-from alphapulse.domain.inference import Tensor as Array
-from alphapulse.domain.market import TIMEFRAMES, BarFlag
+from alphapulse.domain.market import Floats
 from alphapulse.interfaces import LearnReport, Model
 from alphapulse.models.checkpoints import checkpoint_id, load_checkpoint, save_checkpoint
-from alphapulse.models.fit import best_constant, constant_loss, descend
+from alphapulse.models.fit import constant_loss, descend
 from alphapulse.models.network import owned, put_weights, seed_all, use_one_thread, weights_of
+from alphapulse.models.policy import ACTIONS, HIDDEN, PolicyNetwork, features_of, num_features
 
 # axes: B batch · X feature · H hidden · A action (buy, sell, hold) · R direction (long, short)
-ACTIONS = (Action.BUY, Action.SELL, Action.HOLD)
-HIDDEN = 32
-CNN_HIDDEN = 48
-FORECAST_FIELDS = 6
 
-
-class PolicyNetwork(nn.Module):
-    """Two layers over standardised features; a feature that training has not seen vary counts for nothing."""
-
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(num_features, HIDDEN)
-        self.second = nn.Linear(HIDDEN, HIDDEN)
-        self.action = nn.Linear(HIDDEN, len(ACTIONS))
-        self.worth = nn.Linear(HIDDEN, 2)
-        self.pays = nn.Linear(HIDDEN, 2)
-        self.register_buffer("mean_X", torch.zeros(num_features))
-        self.register_buffer(
-            "inverse_X", torch.ones(num_features)
-        )  # 1 / standard deviation, 0 where constant
-
-    def standardise(self, features_BX: Tensor) -> None:
-        """Take mean and spread of `features_BX` as the ones to standardise with."""
-        spread_X, mean_X = torch.std_mean(features_BX, dim=0, correction=0)
-        self.get_buffer("mean_X").copy_(mean_X)
-        self.get_buffer("inverse_X").copy_(torch.where(spread_X > 1e-6, 1 / spread_X, 0.0))
-
-    def forward(self, features_BX: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Return action logits (B, 3), worth of going long and short [R] (B, 2), their logits of paying, hidden (B, H)."""
-        x = ((features_BX - self.get_buffer("mean_X")) * self.get_buffer("inverse_X")).clamp(-5, 5)
-        hidden = torch.tanh(self.second(functional.gelu(self.first(x))))
-        return self.action(hidden), self.worth(hidden), self.pays(hidden), hidden
-
-
-def features_of(input: ModelInput, forecast: Prediction) -> Array:
-    """Return the policy's features, float32 (X,): newest rows, forecasts, the CNN's hidden state, the account.
-
-    The newest row of each of the eight streams (zeros where masked) with its valid bit; of each timeframe p_high,
-    log(1 + bars ahead), move, p_done, confidence and whether there is a forecast.
-    """
-    valid_SF = (input.flags_SFT[:, :, -1] & int(BarFlag.VALID)) != 0
-    rows_SFC = np.where(valid_SF[..., None], input.bars_SFTC[:, :, -1], np.float32(0))
-    told = np.zeros((len(TIMEFRAMES), FORECAST_FIELDS), dtype=np.float32)
-    for f in forecast.forecasts:
-        fields = (f.p_high, np.log1p(f.bars_ahead), f.move, f.p_done, f.confidence, 1.0)
-        told[TIMEFRAMES.index(f.timeframe)] = fields
-    parts = (rows_SFC, valid_SF, told, forecast.hidden_H, input.account_A)
-    return np.concatenate([np.asarray(part, dtype=np.float32).ravel() for part in parts])
-
-
-def num_features(spec: InputSpec) -> int:
-    """Return the length of `features_of`."""
-    streams = spec.num_symbols * spec.num_timeframes
-    told = spec.num_timeframes * FORECAST_FIELDS
-    return streams * (spec.num_channels + 1) + told + CNN_HIDDEN + spec.num_account_fields
+BATCH = 64
+DECAY = 0.3  # few rows, many features
 
 
 class RL(Model):
@@ -178,44 +127,47 @@ class RL(Model):
             standardise: whether to take the features' mean and spread from these examples.
         """
         seed_all(seed)
-        x, action, result, weight = _stack(examples)
+        lessons = Lessons.of(examples)
         if standardise:
-            self.network.standardise(x)
-        order = [torch.randperm(len(x)) for _ in range(epochs)]
-        picks = [chosen for indices in order for chosen in indices.split(64)]
-        losses = [
-            lambda p=p: _loss(self.network, x[p], action[p], result[p], weight[p]) for p in picks
-        ]
+            self.network.standardise(lessons.x_BX)
+        orders = [torch.randperm(len(lessons.x_BX)) for _ in range(epochs)]
+        picks = [order[i : i + BATCH] for order in orders for i in range(0, len(order), BATCH)]
+        losses = [lambda pick=pick: _loss(self.network, lessons.only(pick)) for pick in picks]
         self.network.train()
         descend(
-            list(self.network.parameters()), losses, num_steps=len(losses), rate=rate, decay=0.3
+            list(self.network.parameters()), losses, num_steps=len(losses), rate=rate, decay=DECAY
         )
         self.network.eval()
         self._version = ""
 
     def report(self, shown: Sequence[Example], held_out: Sequence[Example]) -> LearnReport:
-        """Return the losses on `held_out` beside those of the best constants of `shown`."""
-        x, action, result, _ = _stack(held_out)
-        _, taught, results, _ = _stack(shown)
+        """Return the losses on `held_out` beside those of the best constants of `shown`.
+
+        The constants of the teacher's action are its frequencies, when flat and when long apart.
+        """
+        taught, asked = Lessons.of(shown), Lessons.of(held_out)
         with torch.inference_mode():
-            logits, worth, pays, _ = self.network(x)
-        known = ~action.isnan()
-        mine = {"action": float(functional.cross_entropy(logits[known], action[known].long()))}
-        base = {"action": _base_of_actions(shown, taught, held_out, action)}
+            logits, worth, pays, _ = self.network(asked.x_BX)
+        known = ~asked.action_B.isnan()
+        mine = {
+            "action": float(
+                functional.cross_entropy(logits[known], asked.action_B[known].long())
+            )
+        }
+        base = {"action": _base_of_actions(taught, asked)}
         for r, side in enumerate(("long", "short")):
-            was, then = _known(results[:, r]), _known(result[:, r])
-            if not (len(was) and len(then)):
+            was, there = _known(taught.result_B2[:, r]), ~asked.result_B2[:, r].isnan()
+            if not (was.size and there.any()):
                 continue
-            there = ~result[:, r].isnan()
-            mine[f"worth_{side}"] = float((worth[there, r] - then).square().mean())
-            base[f"worth_{side}"] = float((was.mean() - then).square().mean())
-            paid = (then > 0).float()
+            came = _known(asked.result_B2[:, r])
+            mine[f"worth_{side}"] = float(np.square(worth[there, r].double().numpy() - came).mean())
+            base[f"worth_{side}"] = float(np.square(was.mean() - came).mean())
+            paid = torch.from_numpy(came > 0).float()
             mine[f"pays_{side}"] = float(
                 functional.binary_cross_entropy_with_logits(pays[there, r], paid)
             )
-            rate = best_constant("confidence", (was > 0).double().numpy())
-            base[f"pays_{side}"] = constant_loss("confidence", rate, paid.double().numpy())
-        return LearnReport(num_examples=len(shown), held_out_loss=mine, base_rate_loss=base)
+            base[f"pays_{side}"] = constant_loss("confidence", float((was > 0).mean()), came > 0)
+        return LearnReport(len(taught.x_BX), held_out_loss=mine, base_rate_loss=base)
 
     def save(self, directory: Path) -> str:
         """Write weights and layout into `directory` and return the checkpoint id."""
@@ -240,48 +192,67 @@ class RL(Model):
         }
 
 
-def _stack(examples: Sequence[Example]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    unknown = np.full(2, np.nan, dtype=np.float32)
-    x = owned(np.stack([features_of(e.input, e.upstream["cnn"]) for e in examples]))
-    action = owned(
-        np.array([e.targets.get("action", unknown)[0] for e in examples], dtype=np.float32)
-    )
-    result = owned(np.stack([e.targets.get("result", unknown) for e in examples]))
-    return x, action, result, owned(np.array([e.weight for e in examples], dtype=np.float32))
+@dataclass(frozen=True, slots=True)
+class Lessons:
+    """Stacked examples: features, the teacher's action, results, weight, and whether a position was held."""
+
+    x_BX: Tensor
+    action_B: Tensor
+    result_B2: Tensor
+    weight_B: Tensor
+    invested_B: Tensor
+
+    @classmethod
+    def of(cls, examples: Sequence[Example]) -> Self:
+        """Read each example once."""
+        unknown = np.full(2, np.nan, dtype=np.float32)
+        rows = [
+            (
+                features_of(e.input, e.upstream["cnn"]),
+                e.targets.get("action", unknown)[0],
+                e.targets.get("result", unknown),
+                e.weight,
+                e.input.account_A[0] != 0,
+            )
+            for e in examples
+        ]
+        x, action, result, weight, invested = zip(*rows, strict=True)
+        return cls(
+            owned(np.stack(x)),
+            owned(np.array(action, dtype=np.float32)),
+            owned(np.stack(result)),
+            owned(np.array(weight, dtype=np.float32)),
+            owned(np.array(invested, dtype=np.bool_)),
+        )
+
+    def only(self, pick: Tensor) -> Lessons:
+        """Return the rows `pick`."""
+        return Lessons(*(getattr(self, name)[pick] for name in self.__slots__))
 
 
-def _base_of_actions(
-    shown: Sequence[Example], taught: Tensor, held_out: Sequence[Example], action: Tensor
-) -> float:
-    """Return the cross-entropy of the teacher's action frequencies, flat and in a position apart."""
+def _base_of_actions(taught: Lessons, asked: Lessons) -> float:
     losses = []
     for invested in (False, True):
-        before, now = (
-            owned(np.array([(e.input.account_A[0] != 0) == invested for e in rows]))
-            & ~answers.isnan()
-            for rows, answers in ((shown, taught), (held_out, action))
-        )
-        shares = torch.bincount(taught[before].long(), minlength=len(ACTIONS)).double()
-        log_share = (shares / shares.sum().clamp(min=1)).clamp(min=1e-6).log()
-        losses.append(-log_share[action[now].long()])
+        before = (taught.invested_B == invested) & ~taught.action_B.isnan()
+        now = (asked.invested_B == invested) & ~asked.action_B.isnan()
+        counts = torch.bincount(taught.action_B[before].long(), minlength=len(ACTIONS)).double()
+        share = (counts / counts.sum().clamp(min=1)).clamp(min=1e-6)
+        losses.append(-share.log()[asked.action_B[now].long()])
     return float(torch.cat(losses).mean())
 
 
-def _known(values: Tensor) -> Tensor:
-    return values[~values.isnan()]
+def _known(values: Tensor) -> Floats:
+    return np.asarray(values[~values.isnan()].double().numpy())
 
 
-def _loss(
-    network: PolicyNetwork, x: Tensor, action: Tensor, result: Tensor, weight: Tensor
-) -> Tensor:
-    logits, worth, pays, _ = network(x)
-    taught, settled = ~action.isnan(), ~result.isnan()
-    chosen = torch.where(taught, action, 0.0).long()
-    net = torch.where(settled, result, 0.0)
+def _loss(network: PolicyNetwork, lessons: Lessons) -> Tensor:
+    logits, worth, pays, _ = network(lessons.x_BX)
+    taught, settled = ~lessons.action_B.isnan(), ~lessons.result_B2.isnan()
+    chosen = torch.where(taught, lessons.action_B, 0.0).long()
+    net = torch.where(settled, lessons.result_B2, 0.0)
+    paid = (net > 0).float()
     imitation = functional.cross_entropy(logits, chosen, reduction="none") * taught
     valuation = ((worth - net).square() * settled).sum(dim=-1)
-    paying = (
-        functional.binary_cross_entropy_with_logits(pays, (net > 0).float(), reduction="none")
-        * settled
-    ).sum(-1)
-    return ((imitation + 0.5 * valuation + 0.5 * paying) * weight).sum() / weight.sum()
+    paying = functional.binary_cross_entropy_with_logits(pays, paid, reduction="none") * settled
+    total = imitation + 0.5 * valuation + 0.5 * paying.sum(dim=-1)
+    return torch.sum(total * lessons.weight_B) / lessons.weight_B.sum()

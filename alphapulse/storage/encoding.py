@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -23,8 +24,11 @@ from alphapulse.domain.inference import (
     inference_id,
 )
 from alphapulse.domain.market import Timeframe
+from alphapulse.storage.tables import COLUMNS
 
 Values = tuple[Any, ...]
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_STREAMS, _PEERS = (list(COLUMNS["packages"]).index(name) for name in ("streams", "peers"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,15 +53,16 @@ class EncodedRecord:
 
 
 def encode(record: DecisionRecord) -> EncodedRecord:
-    """Return `record` as plain values; raises StoreError if its parts are not of one symbol and instant."""
+    """Return `record` as plain values; raises StoreError if it mixes symbols or instants."""
     decision, package = record.decision, record.package
     whole = (decision.symbol, decision.event_ns)
     parts: tuple[InputPackage | Prediction, ...] = (package, *decision.predictions)
     for part in parts:
         if (part.symbol, part.event_ns) != whole:
             raise StoreError(
-                f"record {record.trace_id}: expected every part at {whole}, was {type(part).__name__} at "
-                f"{(part.symbol, part.event_ns)}; build the record from one decision"
+                f"record {record.trace_id}: expected every part at {whole}, was "
+                f"{type(part).__name__} at {(part.symbol, part.event_ns)}; "
+                "build the record from one decision"
             )
     return EncodedRecord(
         symbol=decision.symbol,
@@ -78,12 +83,15 @@ def _decision(record: DecisionRecord) -> Values:
     forming_C = np.concatenate(forming) if forming else np.zeros(0)
     slots = np.flatnonzero(p.peers_KP.view(np.uint8).any(axis=1))
     return (
-        int(d.event_ns), d.symbol, p.reference, record.trace_id, int(record.received_ns), int(record.decided_at_ns),
-        int(p.window_version), p.input_hash, int(p.spec_version), record.config_hash, str(d.action),
-        float(d.confidence), float(d.utility_r), d.reason, float(d.thresholds.entry), float(d.thresholds.exit),
+        int(d.event_ns), d.symbol, p.reference, record.trace_id,
+        int(record.received_ns), int(record.decided_at_ns), int(p.window_version),
+        p.input_hash, int(p.spec_version), record.config_hash, str(d.action),
+        float(d.confidence), float(d.utility_r), d.reason,
+        float(d.thresholds.entry), float(d.thresholds.exit),
         _json(p.substitutions), int(record.last_trade_id), int(record.last_book_id),
-        _json([_stream(s) for s in p.streams]), forming_C.tobytes(), layout_of(forming_C),
-        _json(slots.tolist()), p.peers_KP[slots].tobytes(), layout_of(p.peers_KP),
+        _packed(_json([_stream(s) for s in p.streams]).encode()),
+        forming_C.tobytes(), layout_of(forming_C),
+        _json(slots.tolist()), _packed(p.peers_KP[slots].tobytes()), layout_of(p.peers_KP),
         p.awake_K.tobytes(), layout_of(p.awake_K), p.account_A.tobytes(), layout_of(p.account_A),
     )  # fmt: skip
 
@@ -105,15 +113,17 @@ def _output(p: Prediction, run: str) -> Values:
     identity = inference_id(run=run, symbol=p.symbol, event_ns=p.event_ns, model=p.model)
     shares = {name: float(share) for name, share in p.weights.items()}
     return (
-        bytes.fromhex(identity), p.model, p.version, str(p.action), float(p.p_buy), float(p.p_sell), float(p.p_hold),
-        float(p.confidence), float(p.utility_r), p.hidden_H.tobytes(), layout_of(p.hidden_H), _json(shares),
+        bytes.fromhex(identity), p.model, p.version, str(p.action),
+        float(p.p_buy), float(p.p_sell), float(p.p_hold), float(p.confidence), float(p.utility_r),
+        p.hidden_H.tobytes(), layout_of(p.hidden_H), _json(shares),
     )  # fmt: skip
 
 
 def _forecast(f: Forecast) -> Values:
     return (
-        str(f.timeframe), int(f.level), str(f.kind), float(f.p_high), float(f.p_low), int(f.pivot_ns),
-        float(f.bars_ahead), float(f.price), float(f.move), float(f.p_done), float(f.confidence),
+        str(f.timeframe), int(f.level), str(f.kind), float(f.p_high), float(f.p_low),
+        int(f.pivot_ns), float(f.bars_ahead), float(f.price), float(f.move),
+        float(f.p_done), float(f.confidence),
     )  # fmt: skip
 
 
@@ -122,8 +132,20 @@ def _row(row: StoredRow, event_ns: int) -> Values:
     return (*head, row.values_C.tobytes(), layout_of(row.values_C))
 
 
+def _packed(content: bytes) -> bytes:
+    return zlib.compress(content, 1)
+
+
+def unpacked(row: Values) -> Values:
+    """Return a row of `packages` as the lake has it; a journal keeps two columns compressed."""
+    return (
+        *row[:_STREAMS], zlib.decompress(row[_STREAMS]).decode(), *row[_STREAMS + 1 : _PEERS],
+        zlib.decompress(row[_PEERS]), *row[_PEERS + 1 :],
+    )  # fmt: skip
+
+
 def _json(value: Any) -> str:
-    return json.dumps(value, separators=(",", ":"))
+    return _ENCODER.encode(value)
 
 
 def layout_of(array: npt.NDArray[Any]) -> str:
@@ -136,7 +158,8 @@ def array_of(content: bytes, layout: str) -> npt.NDArray[Any]:
     dtype, shape = _parsed(layout)
     if len(content) != dtype.itemsize * int(np.prod(shape)):
         raise StoreError(
-            f"stored array: expected {layout}, was {len(content)} bytes; the store is damaged, restore it from a backup"
+            f"stored array: expected {layout}, was {len(content)} bytes; "
+            "the store is damaged, restore it from a backup"
         )
     return np.frombuffer(content, dtype).reshape(shape)
 
@@ -145,8 +168,8 @@ def _parsed(layout: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     match = re.fullmatch(r"([<>|]\w+)\[([\d,]*)\]", layout)
     if not match:
         raise StoreError(
-            f"stored array: expected a layout such as <f4[48], was {layout!r}; the store is damaged, "
-            "restore it from a backup"
+            f"stored array: expected a layout such as <f4[48], was {layout!r}; "
+            "the store is damaged, restore it from a backup"
         )
     return np.dtype(match[1]), tuple(int(n) for n in match[2].split(",") if n)
 
@@ -186,7 +209,7 @@ def _streams_of(
 
 
 def prediction_of(row: Mapping[str, Any], forecasts: Sequence[Mapping[str, Any]]) -> Prediction:
-    """Return the Prediction of one row of `inferences` and its rows of `predictions`, bit for bit."""
+    """Return the Prediction of a row of `inferences` and its rows of `predictions`."""
     number = {k: _float(row[k]) for k in ("p_buy", "p_sell", "p_hold", "confidence", "utility_r")}
     return Prediction(
         model=row["model"],

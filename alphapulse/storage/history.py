@@ -1,4 +1,4 @@
-"""Keep every inference: durable at once in the run's journal, in batches in the lake, found again in both."""
+"""Keep every inference: at once in the run's journal, in batches in the lake."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from alphapulse.config import Storage
 from alphapulse.domain.errors import StoreError, Unavailable
 from alphapulse.domain.inference import DecisionRecord, ModelInput, Prediction
 from alphapulse.interfaces import InferenceStore, Query
+from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home, Run
-from alphapulse.storage.journal import Journal, JournalReader
+from alphapulse.storage.journal import Journal
+from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake
-from alphapulse.storage.reader import HistoryReader
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +27,7 @@ _T = TypeVar("_T")
 
 
 class InferenceHistory(InferenceStore):
-    """The history of a home: one run of it written, all of them read; any other process may read along.
+    """The history of a home: one run is written, all are read; other processes may read along.
 
     ```python
     history = InferenceHistory(home, run=run, settings=settings.storage)
@@ -36,11 +37,11 @@ class InferenceHistory(InferenceStore):
     frame = await InferenceHistory(home, settings=settings.storage).query(Query(symbol="ETH/USDT"))
     ```
 
-    Appends wait for nothing but the disk: they run in a thread of their own, and batches go to the lake in another.
+    Appends wait for nothing but the disk: a thread of their own runs them, another moves batches.
     """
 
     def __init__(self, home: Home, *, run: Run | None = None, settings: Storage) -> None:
-        """Open the journal of `run`, made if there is none yet; without a run the history can only be read.
+        """Open the journal of `run`, new or not; without a run the history can only be read.
 
         Raises StoreError if the journal cannot be opened.
         """
@@ -60,7 +61,7 @@ class InferenceHistory(InferenceStore):
         )
 
     async def append(self, records: Sequence[DecisionRecord]) -> int:
-        """Make the records durable and return how many were new; a record already there changes nothing.
+        """Make the records durable and return how many were new; the others change nothing.
 
         Raises StoreError if nothing of the call was stored; the same call may be made again.
         """
@@ -82,7 +83,7 @@ class InferenceHistory(InferenceStore):
     async def flush(self) -> int:
         """Move to the lake what it does not hold yet and return how many commits that took.
 
-        Raises StoreError if the lake does not take it; the journal keeps it and the next call tries again.
+        Raises StoreError if the lake does not take it; the next call tries again.
         """
         self._waiting_since = None
         try:
@@ -94,19 +95,19 @@ class InferenceHistory(InferenceStore):
         return commits
 
     async def query(self, query: Query) -> pd.DataFrame:
-        """Return the rows asked for, ordered by (event_ns, symbol, model[, timeframe, level]), each once."""
+        """Return the rows asked for, ordered by (event_ns, symbol, model, ...), each once."""
         return await asyncio.to_thread(self._reader.query, query)
 
     async def last(self, symbol: str) -> tuple[Prediction, ...]:
-        """Return the newest Prediction of every model of this run for `symbol`, in the order they were made."""
+        """Return every model's newest Prediction for `symbol` in this run, in their order."""
         return await self._on(self._writer, partial(self._own().last_predictions, symbol))
 
     async def last_decision(self, symbol: str) -> int | None:
-        """Return the newest decision instant of `symbol` in this run [ns UTC], None before the first."""
+        """Return the newest decision instant of `symbol` in this run [ns UTC], None if none."""
         return await self._on(self._writer, partial(self._own().last_decision, symbol))
 
     async def mark_ended(self, event_ns: int) -> None:
-        """Keep, durably, that the run's source ended at `event_ns`; `Run.ended_ns` tells it from then on."""
+        """Keep, durably, that the run's source ended at `event_ns`: see `Run.ended_ns`."""
         await self._on(self._writer, partial(self._own().remark, "ended_ns", str(event_ns)))
 
     async def rebuild(self, inference_id: str) -> ModelInput:
@@ -129,7 +130,7 @@ class InferenceHistory(InferenceStore):
         )
 
     def counters(self) -> dict[str, int]:
-        """Return what this process appended, committed and failed at, and what the run's journal holds."""
+        """Return what this process appended, committed and failed at, and what the run holds."""
         return self._counters | (self._gauge.counts() if self._gauge else {})
 
     def close(self) -> None:
@@ -144,7 +145,7 @@ class InferenceHistory(InferenceStore):
     def _own(self) -> Journal:
         if self._journal is None:
             raise StoreError(
-                "history: expected a run to write, was opened for reading; pass the run of Home.open_run"
+                "history: expected a run to write, was opened for reading; pass Home.open_run(...)"
             )
         return self._journal
 

@@ -3,59 +3,19 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
-import json
 import os
 import secrets
 import shutil
-import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from alphapulse.config import Settings
 from alphapulse.domain.errors import HomeInUse, StoreError
-from alphapulse.storage.journal import JournalReader
-
-MANIFEST_VERSION = 1
-_SOURCE_TREE = Path(__file__).parents[2]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What a run was started from; it never changes.
-
-    Attributes:
-        number: of the run in its home, from 1.
-        id: the same for every home that starts the same run: see `run_id`.
-        source: `recording` or `live`.
-        recording: name of the recording, empty for a live source.
-        content_hash: of the recording's content, or of the live venue and instruments.
-        config: all settings.
-        config_hash: of those that can change a decision.
-        checkpoints: starting checkpoint id by model.
-        seed: of every random choice.
-        commit: of the source tree, empty outside one.
-        lock_hash: sha256 of the requirement locks, empty without them.
-        created_at: wall clock, ISO-8601 Z.
-    """
-
-    number: int
-    id: str
-    schema_version: int
-    source: str
-    recording: str
-    content_hash: str
-    config: Mapping[str, Any]
-    config_hash: str
-    checkpoints: Mapping[str, str]
-    seed: int
-    commit: str
-    lock_hash: str
-    created_at: str
+from alphapulse.storage.journal_reader import JournalReader
+from alphapulse.storage.manifest import Manifest, new_manifest, now, read_manifest, write_manifest
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,30 +59,20 @@ class Run:
     @classmethod
     def read(cls, path: Path) -> Self:
         """Return the run in `path`; raises StoreError if its manifest is missing or damaged."""
-        try:
-            manifest = Manifest(**json.loads((path / "manifest.json").read_bytes()))
-        except (OSError, ValueError, TypeError) as error:
-            raise StoreError(
-                f"{path / 'manifest.json'}: expected the manifest of run {path.name}, was {error!r}; restore the file "
-                f"from a backup, or move the folder {path} out of the home"
-            ) from None
-        if manifest.schema_version != MANIFEST_VERSION or str(manifest.number) != path.name:
-            raise StoreError(
-                f"{path / 'manifest.json'}: expected schema version {MANIFEST_VERSION} and number {path.name}, was "
-                f"{manifest.schema_version} and {manifest.number}; use the AlphaPulse version that wrote it, "
-                f"or move the folder {path} out of the home"
-            )
+        manifest = read_manifest(path)
         return cls(path, manifest)
 
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The folder `user_data/`: config.toml token registry.sqlite runs/<n>/ lake/ checkpoints/ mlflow/ logs/.
+    """The folder `user_data/`, and what is where in it.
+
+    `config.toml token registry.sqlite runs/<n>/ lake/ checkpoints/ mlflow/ logs/`
 
     ```python
     home = Home(Path("user_data"))
     with home.lock():
-        run = home.open_run(source="recording", recording=..., content_hash=..., settings=..., checkpoints=..., fresh=False)
+        run = home.open_run(source="recording", fresh=False, ...)
     ```
     """
 
@@ -161,15 +111,16 @@ class Home:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 raise HomeInUse(
-                    f"{self.path} is in use by {holder}; stop it with `alphapulse down`, or choose another home"
+                    f"{self.path} is in use by {holder}; stop it with `alphapulse down`, "
+                    "or choose another home"
                 ) from None
             file.truncate(0)
-            file.write(f"process {os.getpid()} since {_now()}\n")
+            file.write(f"process {os.getpid()} since {now()}\n")
             file.flush()
             yield
 
     def token(self) -> str:
-        """Return the token every HTTP route asks for, made at the first call and readable by this user only."""
+        """Return the token HTTP routes ask for, made at the first call, for this user only."""
         path = self.path / "token"
         with _writing(path):
             if not path.exists():
@@ -201,9 +152,9 @@ class Home:
         checkpoints: Mapping[str, str],
         fresh: bool,
     ) -> Run:
-        """Return the newest run if it has this source, content and configuration, else (or if `fresh`) a new one.
+        """Return the newest run if it has this source, content and config, else a new one.
 
-        A run that goes on keeps the starting checkpoints of its manifest; `checkpoints` start a new one.
+        `fresh` asks for a new one. A run that goes on keeps its manifest's starting checkpoints.
         Raises StoreError if a manifest is damaged or a new one cannot be written.
         """
         runs = self.runs()
@@ -213,20 +164,13 @@ class Home:
             if (newest.source, newest.content_hash, newest.config_hash) == wanted:
                 return runs[-1]
         number = runs[-1].number + 1 if runs else 1
-        manifest = Manifest(
-            number=number,
-            id=run_id(source, content_hash, settings.hash, checkpoints=checkpoints, number=number),
-            schema_version=MANIFEST_VERSION,
+        manifest = new_manifest(
+            number,
             source=source,
             recording=recording,
             content_hash=content_hash,
-            config=settings.as_dict(),
-            config_hash=settings.hash,
-            checkpoints=dict(checkpoints),
-            seed=settings.training.seed,
-            commit=_commit(),
-            lock_hash=_lock_hash(),
-            created_at=_now(),
+            settings=settings,
+            checkpoints=checkpoints,
         )
         return self._start(manifest)
 
@@ -238,26 +182,13 @@ class Home:
         with _writing(path):
             shutil.rmtree(unborn, ignore_errors=True)
             unborn.mkdir(parents=True)
-            with (unborn / "manifest.json").open("w") as file:
-                json.dump(asdict(manifest), file, indent=2)
-                file.flush()
-                os.fsync(file.fileno())
+            write_manifest(unborn, manifest)
             unborn.rename(path)
         return Run(path, manifest)
 
     def _made(self) -> Path:
         self.path.mkdir(parents=True, exist_ok=True)
         return self.path
-
-
-def run_id(
-    source: str, content_hash: str, config_hash: str, *, checkpoints: Mapping[str, str], number: int
-) -> str:
-    """Return the id of a run: the first 16 hex digits of sha256 over the canonical JSON of what it starts from."""
-    origin = {"source": source, "content_hash": content_hash, "config_hash": config_hash}
-    identity = origin | {"checkpoints": dict(checkpoints), "number": number}
-    canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(canonical.encode()).hexdigest()[:16]
 
 
 def _write_once(path: Path, content: str) -> None:
@@ -283,28 +214,5 @@ def _writing(path: Path) -> Iterator[None]:
         if isinstance(error, StoreError):
             raise
         raise StoreError(
-            f"{path}: {error}; make the home writable by this user, free space, or choose another home"
+            f"{path}: {error}; make it writable by this user, free space, or choose another home"
         ) from error
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-def _commit() -> str:
-    if not (_SOURCE_TREE / ".git").exists():
-        return ""
-    asked = subprocess.run(
-        ["git", "-C", str(_SOURCE_TREE), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout.strip() if asked.returncode == 0 else ""
-
-
-def _lock_hash() -> str:
-    locks = sorted((_SOURCE_TREE / "requirements").glob("*.txt"))
-    return (
-        hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest() if locks else ""
-    )

@@ -1,7 +1,7 @@
 """Delta tables that take the journal's batches, each exactly once through any crash.
 
-A commit carries the journal's name and the batch's number (a Delta transaction), so the table itself knows which
-batches it holds: what a killed writer left behind is either a whole batch or nothing.
+A commit carries the journal's name and the batch's number (a Delta transaction), so the table
+itself knows which batches it holds: what a killed writer left behind is either a whole batch or nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.market import SECOND_NS
-from alphapulse.storage.journal import JournalReader
+from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.tables import COLUMNS
 
 PARTITIONS = ["symbol", "day"]
@@ -60,7 +60,7 @@ class Lake:
     def read(
         self, table: str, *, writers: Sequence[str]
     ) -> tuple[pyarrow.dataset.Dataset | None, list[int]]:
-        """Return a table as it is now (None if no batch ever reached it), and the newest batch inside by writer."""
+        """Return a table as it is, None without a batch, and the newest batch inside by writer."""
         delta = self._newest(table)
         if delta is None:
             return None, [0] * len(writers)
@@ -70,7 +70,7 @@ class Lake:
             ]
 
     def take(self, journal: JournalReader, *, writer: str) -> int:
-        """Write every named batch of `journal` that a table lacks and return how many commits that took."""
+        """Write every named batch of `journal` a table lacks and return the number of commits."""
         commits = 0
         for table in COLUMNS:
             for batch in journal.batches(after=self.read(table, writers=[writer])[1][0]):
@@ -87,7 +87,7 @@ class Lake:
         return commits
 
     def compact(self, table: str) -> None:
-        """Join the small files of a table and remove those replaced long enough ago; no row changes."""
+        """Join the small files of a table and remove those replaced long ago; no row changes."""
         delta = self._newest(table)
         if delta:
             with self._failing(table):
@@ -136,8 +136,8 @@ class Lake:
         except (DeltaError, pa.ArrowException, OSError) as error:
             self._tables.pop(table, None)
             raise StoreError(
-                f"lake {self.uri}/{table}: {error}; check that the folder or object store can be reached and has "
-                "room; the journal keeps every batch until then"
+                f"lake {self.uri}/{table}: {error}; check that the folder or object store can be "
+                "reached and has room; the journal keeps every batch until then"
             ) from error
 
 

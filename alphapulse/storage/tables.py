@@ -1,7 +1,8 @@
-"""The four tables of the history: names and types of their columns.
+"""The four tables of the history: their columns by name and type, and the journal's SQL.
 
-Times are int64 `*_ns` UTC; an array is its bytes beside its layout, such as `<f4[48]`; lists and mappings are JSON.
-A float that is NaN is stored as null and read as NaN again; every other float keeps its bits.
+Times are int64 `*_ns` UTC; an array is its bytes beside its layout, such as `<f4[48]`; lists and
+mappings are JSON. A float that is NaN is stored as null and read as NaN again; every other float
+keeps its bits.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 
 SCHEMA_VERSION = 1
 
-# Name and type of every column, in order. `event_ns` of a row is the decision instant that first showed it.
+# Name and type of every column, in order. A row's `event_ns` is the decision that first showed it.
 COLUMNS: Mapping[str, Mapping[str, type]] = {
     "inferences": {
         **dict.fromkeys(("id", "run"), str),
@@ -46,7 +47,7 @@ COLUMNS: Mapping[str, Mapping[str, type]] = {
         **dict.fromkeys(("event_ns", "window_version"), int),
         "input_hash": str,
         "spec_version": int,
-        "streams": str,  # a list a StreamRef: its fields in order, the last one the length of its forming row
+        "streams": str,  # the fields of each StreamRef, the last one as its length
         "forming": bytes,  # the forming rows of all streams, one after the other
         "forming_layout": str,
         "peer_slots": str,  # the slots with a byte that is not zero; only they are in `peers`
@@ -74,54 +75,69 @@ KEYS: Mapping[str, tuple[str, ...]] = {  # what is stored once, in the order of 
     "rows": ("symbol", "stream", "ts_ns", "run"),
 }
 
-# The journal of a run keeps what is the same for all models once; its views are the four tables. A column without a type keeps -0.0, which REAL would turn into 0.0.
+# What is the same for all models of a decision is kept once; the four tables are views.
+# A column without a type keeps -0.0, which REAL would turn into 0.0.
 JOURNAL_SQL = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE decisions (
-  number INTEGER PRIMARY KEY, event_ns INTEGER NOT NULL, symbol TEXT NOT NULL, reference TEXT NOT NULL,
-  trace_id TEXT NOT NULL, received_ns INTEGER NOT NULL, decided_at_ns INTEGER NOT NULL,
-  window_version INTEGER NOT NULL, input_hash TEXT NOT NULL, spec_version INTEGER NOT NULL, config_hash TEXT NOT NULL,
-  action TEXT NOT NULL, confidence, utility_r, reason TEXT NOT NULL, entry_threshold, exit_threshold,
-  substitutions TEXT NOT NULL, last_trade_id INTEGER NOT NULL, last_book_id INTEGER NOT NULL, streams TEXT NOT NULL,
-  forming BLOB NOT NULL, forming_layout TEXT NOT NULL, peer_slots TEXT NOT NULL, peers BLOB NOT NULL,
-  peers_layout TEXT NOT NULL, awake BLOB NOT NULL, awake_layout TEXT NOT NULL, account BLOB NOT NULL,
-  account_layout TEXT NOT NULL, UNIQUE (event_ns, symbol));
+  number INTEGER PRIMARY KEY, event_ns INTEGER NOT NULL, symbol TEXT NOT NULL,
+  reference TEXT NOT NULL, trace_id TEXT NOT NULL, received_ns INTEGER NOT NULL,
+  decided_at_ns INTEGER NOT NULL, window_version INTEGER NOT NULL, input_hash TEXT NOT NULL,
+  spec_version INTEGER NOT NULL, config_hash TEXT NOT NULL,
+  action TEXT NOT NULL, confidence, utility_r, reason TEXT NOT NULL,
+  entry_threshold, exit_threshold, substitutions TEXT NOT NULL,
+  last_trade_id INTEGER NOT NULL, last_book_id INTEGER NOT NULL,
+  streams BLOB NOT NULL, forming BLOB NOT NULL, forming_layout TEXT NOT NULL,
+  peer_slots TEXT NOT NULL, peers BLOB NOT NULL, peers_layout TEXT NOT NULL,
+  awake BLOB NOT NULL, awake_layout TEXT NOT NULL,
+  account BLOB NOT NULL, account_layout TEXT NOT NULL,
+  UNIQUE (event_ns, symbol));
 CREATE TABLE outputs (
-  decision INTEGER NOT NULL, id BLOB NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL, action TEXT NOT NULL,
-  p_buy, p_sell, p_hold, confidence, utility_r, hidden BLOB NOT NULL, hidden_layout TEXT NOT NULL,
-  weights TEXT NOT NULL, UNIQUE (decision, model));
+  decision INTEGER NOT NULL, id BLOB NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
+  action TEXT NOT NULL, p_buy, p_sell, p_hold, confidence, utility_r,
+  hidden BLOB NOT NULL, hidden_layout TEXT NOT NULL, weights TEXT NOT NULL,
+  UNIQUE (decision, model));
 CREATE TABLE forecasts (
-  decision INTEGER NOT NULL, model TEXT NOT NULL, timeframe TEXT NOT NULL, level INTEGER NOT NULL, kind TEXT NOT NULL,
-  p_high, p_low, pivot_ns INTEGER NOT NULL, bars_ahead, price, move, p_done, confidence,
+  decision INTEGER NOT NULL, model TEXT NOT NULL, timeframe TEXT NOT NULL, level INTEGER NOT NULL,
+  kind TEXT NOT NULL, p_high, p_low, pivot_ns INTEGER NOT NULL,
+  bars_ahead, price, move, p_done, confidence,
   UNIQUE (decision, model, timeframe, level));
 CREATE TABLE closed_rows (
   number INTEGER PRIMARY KEY, symbol TEXT NOT NULL, stream TEXT NOT NULL, ts_ns INTEGER NOT NULL,
-  event_ns INTEGER NOT NULL, flags INTEGER NOT NULL, cells BLOB NOT NULL, cells_layout TEXT NOT NULL,
+  event_ns INTEGER NOT NULL, flags INTEGER NOT NULL,
+  cells BLOB NOT NULL, cells_layout TEXT NOT NULL,
   UNIQUE (symbol, stream, ts_ns));
 CREATE TABLE last (
   symbol TEXT NOT NULL, model TEXT NOT NULL, event_ns INTEGER NOT NULL, decision INTEGER NOT NULL,
   PRIMARY KEY (symbol, model)) WITHOUT ROWID;
-CREATE TABLE batches (number INTEGER PRIMARY KEY, to_decision INTEGER NOT NULL, to_row INTEGER NOT NULL);
+CREATE TABLE batches (
+  number INTEGER PRIMARY KEY, to_decision INTEGER NOT NULL, to_row INTEGER NOT NULL);
+
 CREATE VIEW run AS SELECT
   (SELECT value FROM meta WHERE key = 'run') AS run,
   (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'schema_version') AS schema_version;
 CREATE VIEW inferences AS SELECT
-  d.number, o.rowid AS position, lower(hex(o.id)) AS id, run.*, trace_id, symbol, reference, model, version, event_ns, received_ns,
-  decided_at_ns, window_version, input_hash, spec_version, config_hash, o.action, p_buy, p_sell, p_hold, o.confidence,
-  o.utility_r, hidden, hidden_layout, weights, d.action AS decision_action, d.confidence AS decision_confidence,
-  d.utility_r AS decision_utility_r, reason AS decision_reason, entry_threshold, exit_threshold, substitutions,
+  d.number, o.rowid AS position, lower(hex(o.id)) AS id, run.*, trace_id, symbol, reference,
+  model, version, event_ns, received_ns, decided_at_ns, window_version, input_hash, spec_version,
+  config_hash, o.action, p_buy, p_sell, p_hold, o.confidence, o.utility_r,
+  hidden, hidden_layout, weights, d.action AS decision_action,
+  d.confidence AS decision_confidence, d.utility_r AS decision_utility_r,
+  reason AS decision_reason, entry_threshold, exit_threshold, substitutions,
   last_trade_id, last_book_id
   FROM run, decisions d JOIN outputs o ON o.decision = d.number;
 CREATE VIEW predictions AS SELECT
-  d.number, f.rowid AS position, lower(hex(o.id)) AS inference_id, run.*, symbol, f.model, timeframe, level, event_ns, kind, p_high, p_low,
-  pivot_ns, bars_ahead, price, move, p_done, f.confidence
+  d.number, f.rowid AS position, lower(hex(o.id)) AS inference_id, run.*, symbol, f.model,
+  timeframe, level, event_ns, kind, p_high, p_low, pivot_ns,
+  bars_ahead, price, move, p_done, f.confidence
   FROM run, decisions d JOIN outputs o ON o.decision = d.number
   JOIN forecasts f ON f.decision = d.number AND f.model = o.model;
 CREATE VIEW packages AS SELECT
-  number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash, spec_version, streams, forming,
-  forming_layout, peer_slots, peers, peers_layout, awake, awake_layout, account, account_layout, substitutions
+  number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
+  spec_version, streams, forming, forming_layout, peer_slots, peers, peers_layout,
+  awake, awake_layout, account, account_layout, substitutions
   FROM run, decisions;
 CREATE VIEW rows AS SELECT
-  number, number AS position, run.*, symbol, stream, ts_ns, event_ns, flags, cells, cells_layout FROM run, closed_rows;
+  number, number AS position, run.*, symbol, stream, ts_ns, event_ns, flags, cells, cells_layout
+  FROM run, closed_rows;
 """
 NUM_VALUES = {"decisions": 29, "outputs": 12, "forecasts": 12, "closed_rows": 7}

@@ -128,9 +128,7 @@ def trained(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def new_home(
-    trained: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[str], Path]:
+def new_home(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     def make(name: str) -> Path:
         home = tmp_path_factory.mktemp(name)
         shutil.copytree(trained, home, dirs_exist_ok=True)

@@ -123,9 +123,7 @@ def test_killed_replica_leaves_the_others_and_comes_back(
     up.interrupt()
 
 
-def test_head_that_dies_is_replaced_and_the_run_goes_on(
-    new_home: NewHome, start_up: Start
-) -> None:
+def test_head_that_dies_is_replaced_and_the_run_goes_on(new_home: NewHome, start_up: Start) -> None:
     up = start_up(new_home("head"), "--speed", "1")
     up.wait_until(lambda trader: num_decisions(trader) >= 2)
     made = num_decisions(up.get("status").json()["trader"])

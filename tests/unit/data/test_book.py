@@ -65,18 +65,27 @@ def test_fifty_levels_equal_the_recorded_book_at_every_second(
     assert (num_equal, book.num_gaps, book.num_crossed) == (len(recorded), 0, 0)
 
 
-def test_at_least_a_million_level_updates_a_second(deltas: dict[str, list[BookDelta]]) -> None:
-    stream = deltas[ETH.symbol]
-    num_levels = sum(len(d.bids_L2) + len(d.asks_L2) for d in stream)
-    rates = []
+def test_costs_at_most_ten_times_a_plain_dict(deltas: dict[str, list[BookDelta]]) -> None:
+    stream = deltas[ETH.symbol]  # a plain dict takes 10.5 M level updates a second on our machine
+    levels = [
+        (np.rint(side[:, 0] * 100).astype(int).tolist(), side[:, 1].tolist())
+        for delta in stream
+        for side in (delta.bids_L2, delta.asks_L2)
+    ]
+    seconds: dict[str, list[float]] = {"book": [], "dict": []}
     for _ in range(3):
-        book = Book(ETH)
-        start = time.perf_counter()
+        book, plain = Book(ETH), dict[int, float]()
+        start = time.process_time()
         for delta in stream:
             book.apply(delta)
-        rates.append(num_levels / (time.perf_counter() - start))
+        middle = time.process_time()
+        for ticks, sizes in levels:
+            for tick, size in zip(ticks, sizes, strict=True):
+                plain[tick] = size
+        seconds["book"].append(middle - start)
+        seconds["dict"].append(time.process_time() - middle)
 
-    assert max(rates) > 1e6, f"{max(rates):.3g} level updates a second"
+    assert min(seconds["book"]) < 10 * min(seconds["dict"])
 
 
 @pytest.mark.parametrize("instrument", [ETH, BTC], ids=["ETH", "BTC"])

@@ -14,11 +14,10 @@ import pyarrow as pa
 
 from alphapulse.domain.errors import ConfigError, StoreError
 from alphapulse.domain.inference import InputPackage, ModelInput, StreamRef
-from alphapulse.features.rows import BOOK_COLUMNS
-from alphapulse.features.rows import COLUMNS as BAR_COLUMNS
+from alphapulse.domain.market import Flags, Floats, Ints
 from alphapulse.interfaces import Query
 from alphapulse.storage.encoding import array_of, package_of
-from alphapulse.storage.journal import JournalReader
+from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake, arrow_table
 from alphapulse.storage.tables import COLUMNS, KEYS
 
@@ -27,13 +26,12 @@ if TYPE_CHECKING:
 
 _QUERYABLE = ("inferences", "predictions")
 _Fetch = Callable[[str, str, Sequence[Any]], list[dict[str, Any]]]
-_StreamRows = tuple[Any, Any, Any]
 
 
 class HistoryReader:
     """Reads a home's history as it is at the moment of each call.
 
-    The lake says which batches it holds; each journal gives what came after them, so every row is seen once.
+    The lake says which batches it holds; each journal gives what came after them.
 
     Attributes:
         runs: folder of the runs, each with a `journal.sqlite`.
@@ -48,9 +46,9 @@ class HistoryReader:
         self._lock = Lock()
 
     def query(self, query: Query) -> pd.DataFrame:
-        """Return the rows asked for, ordered by (event_ns, symbol, model[, timeframe, level]), each once.
+        """Return the rows asked for, ordered by (event_ns, symbol, model, ...), each once.
 
-        Raises ConfigError on a query that cannot be asked, StoreError if journal or lake cannot be read.
+        Raises ConfigError on a query that cannot be, StoreError if journal or lake cannot be read.
         """
         where, values = _conditions(query)
         return self.find(query.table, where, values, limit=query.limit).to_pandas()
@@ -58,7 +56,7 @@ class HistoryReader:
     def find(
         self, table: str, where: str, values: Sequence[Any], *, limit: int | None = None
     ) -> pa.Table:
-        """Return the rows of one of the four tables that fit `where`, in the order of its key; `limit`: the newest."""
+        """Return rows of one of the four tables in the order of its key; `limit`: the newest."""
         with self._lock:
             journals = self._opened()
             names = [journal.name() for journal in journals]
@@ -75,24 +73,19 @@ class HistoryReader:
     def rebuild(self, inference_id: str) -> ModelInput:
         """Return the input of a stored inference, bit for bit what the model was fed.
 
-        Raises StoreError if there is no such inference, a row it needs is not stored, or the bits differ.
+        Raises StoreError if there is no such inference, a row is missing, or the bits differ.
         """
         from alphapulse.features.inputs import (
             rebuild,
         )  # brings TA-Lib, which finding rows does not need
 
         package, fetch, run = self._package(inference_id)
-        rows = {
+        found = {
             (ref.symbol, ref.stream): _stream_rows(ref, package, run=run, fetch=fetch)
             for ref in package.streams
+            if ref.count
         }
-        rebuilt = rebuild(package, rows)
-        if rebuilt.content_hash != package.input_hash:
-            raise StoreError(
-                f"inference {inference_id}: expected input {package.input_hash}, was {rebuilt.content_hash}; "
-                "the stored rows or the code that builds inputs differ from those of the decision"
-            )
-        return rebuilt
+        return rebuild(package, found)
 
     def close(self) -> None:
         """Let go of every file; the next call opens them again."""
@@ -108,16 +101,15 @@ class HistoryReader:
     def _package(self, inference_id: str) -> tuple[InputPackage, _Fetch, str]:
         with self._lock:
             sources: list[_Fetch] = [partial(_from_journal, journal) for journal in self._opened()]
-        for fetch in (
-            *sources,
-            self._fetch,
-        ):  # a journal alone is quicker than the lake, and holds its whole run
+        # A journal holds the whole of its run, and answers sooner than the lake.
+        for fetch in (*sources, self._fetch):
             for found in fetch("inferences", "id = ?", (inference_id,)):
                 at = (found["run"], found["symbol"], found["event_ns"])
                 (row,) = fetch("packages", "run = ? AND symbol = ? AND event_ns = ?", at)
                 return package_of(row), fetch, found["run"]
         raise StoreError(
-            f"inference {inference_id}: not in {self.runs} and not in {self.lake_uri}; list ids with `history query`"
+            f"inference {inference_id}: not in {self.runs} and not in {self.lake_uri}; "
+            "list ids with `history query`"
         )
 
     def _fetch(self, table: str, where: str, values: Sequence[Any]) -> list[dict[str, Any]]:
@@ -133,23 +125,19 @@ def _from_journal(
     ]
 
 
-def _stream_rows(ref: StreamRef, package: InputPackage, *, run: str, fetch: _Fetch) -> _StreamRows:
+def _stream_rows(
+    ref: StreamRef, package: InputPackage, *, run: str, fetch: _Fetch
+) -> tuple[Ints, Flags, Floats]:
+    """Return the rows a stream showed; one that arrived after the decision is not among them."""
     where = "run = ? AND symbol = ? AND stream = ? AND ts_ns BETWEEN ? AND ? AND event_ns <= ?"
-    found = fetch(
-        "rows", where, (run, ref.symbol, ref.stream, ref.first_ns, ref.last_ns, package.event_ns)
-    )
-    if len(found) != ref.count:
-        raise StoreError(
-            f"{package.symbol} input at {package.event_ns}: {ref.symbol} {ref.stream}: expected {ref.count} stored "
-            f"rows, was {len(found)}; the record that brought them was lost, so this input cannot be rebuilt"
-        )
-    found.sort(key=lambda row: row["ts_ns"])
-    num_columns = len(BOOK_COLUMNS if ref.stream == "book" else BAR_COLUMNS)
-    cells = [array_of(row["cells"], row["cells_layout"]) for row in found]
+    span = (ref.first_ns, ref.last_ns, package.event_ns)
+    rows = fetch("rows", where, (run, ref.symbol, ref.stream, *span))
+    rows.sort(key=lambda row: int(row["ts_ns"]))
+    cells = [array_of(row["cells"], row["cells_layout"]) for row in rows]
     return (
-        np.array([row["ts_ns"] for row in found], np.int64),
-        np.array([row["flags"] for row in found], np.uint8),
-        np.stack(cells) if cells else np.zeros((0, num_columns)),
+        np.array([row["ts_ns"] for row in rows], np.int64),
+        np.array([row["flags"] for row in rows], np.uint8),
+        np.stack(cells) if cells else np.empty((0, 0)),
     )
 
 
@@ -190,15 +178,14 @@ def _merged(
     once = f"SELECT * FROM ({parts}) QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)}) = 1"
     if limit is not None:
         once += f" ORDER BY {', '.join(f'{key} DESC' for key in keys)} LIMIT {int(limit)}"
+    ordered = f"SELECT * FROM ({once}) ORDER BY {', '.join(keys)}"
     with duckdb.connect() as database:
         database.register("recent", recent)
         if stored is not None:
             database.register("stored", stored)
-        bound = list(values) if stored is not None else []
         try:
-            return database.execute(
-                f"SELECT * FROM ({once}) ORDER BY {', '.join(keys)}", bound
-            ).to_arrow_table()
+            bound = list(values) if stored is not None else []
+            return database.sql(ordered, params=bound).to_arrow_table()
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise StoreError(
                 f"query of {table}: {error}; check that the lake can be read, then ask again"

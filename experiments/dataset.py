@@ -1,0 +1,311 @@
+"""The bars before the first decision as training rows: inputs as the feed builds them, answers as then known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import overload
+
+import numpy as np
+
+from alphapulse.config import Settings
+from alphapulse.data.feed import MarketFeed
+from alphapulse.data.tape import Tape
+from alphapulse.domain.errors import InvalidRecording, NoData
+from alphapulse.domain.inference import INPUT_SPEC, Example, Masks, ModelInput, Prediction, Tensor
+from alphapulse.domain.market import TIMEFRAMES, BarFlag, BarSeries, Ints, Pivot, Timeframe
+from alphapulse.models.cnn import LEVELS
+from alphapulse.models.network import volatility_SF
+from alphapulse.models.vote import RISK
+from experiments.labels import entry_results, pivot_answers, pivots_of, teacher_actions
+
+# axes: N instant, oldest first · S symbol · F timeframe · T row · C channel
+WARMUP_BARS = (
+    400  # 1m bars before the first instant: 300 shown, and what the slowest indicator needs
+)
+SHARES = {"cnn": 0.6, "rl": 0.25, "moe": 0.15}  # of the training instants, oldest first
+HELD_OUT = "held_out"
+Upstream = Mapping[tuple[int, int], Mapping[str, Prediction]]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Consecutive instants, and what of their answers was known at the part's end.
+
+    Each model learns on its own part from what the models before it say there, where those never learned.
+
+    Attributes:
+        begin: first instant.
+        end: instant after the last.
+        cut_ns: an answer that came later is missing [ns UTC].
+        pivots: by head and `unique`, float32 (n, S, F).
+        results_NS2: float32 (n, S, 2) net result [R] of a long and a short.
+        actions_NS2: float32 (n, S, 2) the teacher's action, flat and long.
+    """
+
+    begin: int
+    end: int
+    cut_ns: int
+    pivots: Mapping[str, Tensor]
+    results_NS2: Tensor
+    actions_NS2: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Rows of both symbols at sampled instants, chronological.
+
+    The streams of an instant are kept once: what one symbol sees first, the other sees second.
+
+    Attributes:
+        symbols: the primary one first.
+        at_N: int64 (N,) instants [ns UTC].
+        bars_NSFTC: float32 (N, 2, 4, 300, 32), the primary symbol first.
+        flags_NSFT: uint8 (N, 2, 4, 300).
+        inputs_N: the two inputs of each instant, without their bars and flags.
+        parts: by name: cnn, rl, moe, held_out.
+        num_dropped: instants whose input was not complete.
+    """
+
+    symbols: tuple[str, ...]
+    at_N: Ints
+    bars_NSFTC: Tensor
+    flags_NSFT: Masks
+    inputs_N: Sequence[tuple[ModelInput, ...]]
+    parts: Mapping[str, Part]
+    num_dropped: int
+
+    def input(self, n: int, s: int) -> ModelInput:
+        """Return the input of symbol `s` at instant `n`, as the feed built it."""
+        order = np.array([s, 1 - s])
+        kept = self.inputs_N[n][s]
+        bars_SFTC, flags_SFT = self.bars_NSFTC[n][order], self.flags_NSFT[n][order]
+        return replace(kept, bars_SFTC=bars_SFTC, flags_SFT=flags_SFT)
+
+    def rows(self, part: str, upstream: Upstream, *, positions: Sequence[int] = (0,)) -> Rows:
+        """Return the examples of a part, each at every one of `positions` (0 flat, 1 long)."""
+        return Rows(self, self.parts[part], upstream, tuple(positions))
+
+
+class Rows(Sequence[Example]):
+    """The examples of one part, made when asked for: they would not fit into memory at once."""
+
+    def __init__(
+        self, dataset: Dataset, part: Part, upstream: Upstream, positions: tuple[int, ...]
+    ) -> None:
+        self._dataset = dataset
+        self._part = part
+        self._upstream = upstream
+        self._positions = positions
+
+    def __len__(self) -> int:
+        return (self._part.end - self._part.begin) * 2 * len(self._positions)
+
+    @overload
+    def __getitem__(self, index: int) -> Example: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Example]: ...
+    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
+        """Return one example, or the list of a slice."""
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        row, place = divmod(index, len(self._positions))
+        i, s = divmod(row, 2)
+        n, position = self._part.begin + i, self._positions[place]
+        input = self._dataset.input(n, s)
+        if position:
+            account_A = np.array([position, 0, 0, 0], dtype=np.float32)
+            input = replace(input, account_A=account_A, content_hash="")
+        targets = {head: values[i, s] for head, values in self._part.pivots.items()}
+        targets["result"] = self._part.results_NS2[i, s]
+        targets["action"] = self._part.actions_NS2[i, s, position : position + 1]
+        return Example(input, self._upstream.get((n, s), {}), targets)
+
+
+async def collect(
+    recording: Path, settings: Settings, *, on_instant: Callable[[], None] = lambda: None
+) -> Dataset:
+    """Walk the candles before the recording's first tick and keep inputs at evenly spaced minutes.
+
+    Args:
+        recording: folder with ticks and candles.
+        settings: of market, feed and training.
+        on_instant: called after every instant.
+
+    Raises:
+        NoData: the recording has no ticks, or too few minutes before them.
+        InvalidRecording: no sampled instant has a complete input.
+    """
+    instruments = settings.market.instruments
+    tape = Tape(recording, instruments)
+    if not tape.has_ticks:
+        raise NoData(
+            f"{recording}: expected trades, whose first ends the training data; give a recording with ticks"
+        )
+    symbols = tuple(i.symbol for i in instruments)
+    series = {
+        (i.symbol, timeframe): await tape.history(i, timeframe, None)
+        for i in instruments
+        for timeframe in TIMEFRAMES
+    }
+    at_N = _instants(series[symbols[0], Timeframe.M1], settings, where=str(recording))
+    start_ns = int(at_N[0]) - Timeframe.M1.ns
+    candles = Tape(
+        recording, instruments, with_ticks=False, from_ns=start_ns, until_ns=int(at_N[-1])
+    )
+    feed = MarketFeed(candles, instruments, settings.feed)
+    await feed.open()
+    n, f, t = len(at_N), INPUT_SPEC.num_timeframes, INPUT_SPEC.num_rows
+    bars_NSFTC = np.zeros((n, 2, f, t, INPUT_SPEC.num_channels), dtype=np.float32)
+    flags_NSFT = np.zeros((n, 2, f, t), dtype=np.uint8)
+    kept_ns: list[int] = []
+    inputs: list[tuple[ModelInput, ...]] = []
+    for at in at_N.tolist():
+        pair = await _pair(feed, at, symbols)
+        on_instant()
+        if pair is not None:
+            _keep(pair[0], bars_NSFTC[len(inputs)], flags_NSFT[len(inputs)])
+            inputs.append(tuple(_without_bars(input) for input in pair))
+            kept_ns.append(at)
+    if not inputs:
+        raise InvalidRecording(
+            f"{recording}: expected complete inputs at {n} instants, was none; download the gaps"
+        )
+    count = len(inputs)
+    dataset = Dataset(
+        symbols,
+        np.array(kept_ns, dtype=np.int64),
+        bars_NSFTC[:count],
+        flags_NSFT[:count],
+        inputs,
+        {},
+        n - count,
+    )
+    return replace(dataset, parts=_parts(dataset, series, settings, tape.first_ns))
+
+
+def _instants(minutes: BarSeries, settings: Settings, *, where: str) -> Ints:
+    """Return evenly spaced closes of 1m bars, oldest first, as many as training and held-out rows need."""
+    wanted = (settings.training.num_train + settings.training.num_held_out) // 2  # two symbols each
+    usable = minutes.open_ns_T[WARMUP_BARS:] + Timeframe.M1.ns
+    if len(usable) < wanted or wanted < 20:
+        raise NoData(
+            f"{where}: expected at least {max(wanted, 20)} minutes after a warm-up of {WARMUP_BARS} and before the "
+            f"first tick, was {len(usable)}; lower training.num_train or record a longer history"
+        )
+    return np.asarray(usable[np.linspace(0, len(usable) - 1, wanted).astype(np.int64)])
+
+
+async def _pair(
+    feed: MarketFeed, at_ns: int, symbols: Sequence[str]
+) -> tuple[ModelInput, ...] | None:
+    await feed.skip_to(at_ns - Timeframe.M1.ns)
+    point = await feed.advance()
+    if point is None or point.event_ns != at_ns:
+        return None
+    inputs = tuple(i for i in (point.inputs[s] for s in symbols) if isinstance(i, ModelInput))
+    return inputs if len(inputs) == len(symbols) else None
+
+
+def _keep(input: ModelInput, bars_SFTC: Tensor, flags_SFT: Masks) -> None:
+    """Copy the streams that are there; what is masked stays untouched zero memory."""
+    flags_SFT[:] = input.flags_SFT
+    for s, f in np.argwhere(((input.flags_SFT & int(BarFlag.VALID)) != 0).any(axis=-1)):
+        bars_SFTC[s, f] = input.bars_SFTC[s, f]
+
+
+_EMPTY = {
+    name: np.zeros(INPUT_SPEC.shapes()[name], dtype=kind)
+    for name, kind in (
+        ("bars_SFTC", np.float32),
+        ("flags_SFT", np.uint8),
+        ("book_STB", np.float32),
+        ("known_STB", np.uint8),
+    )
+}
+
+
+def _without_bars(input: ModelInput) -> ModelInput:
+    """Return `input` with its large arrays replaced by shared empty ones; candles know no book."""
+    if input.known_STB.any():
+        raise InvalidRecording(
+            f"{input.symbol}: expected candles only, was a book; build the dataset from candles"
+        )
+    return replace(input, **_EMPTY)
+
+
+def _parts(
+    dataset: Dataset,
+    series: Mapping[tuple[str, Timeframe], BarSeries],
+    settings: Settings,
+    end_ns: int,
+) -> dict[str, Part]:
+    training = settings.training
+    taught = len(dataset.at_N) * training.num_train // (training.num_train + training.num_held_out)
+    ends = np.round(np.cumsum(list(SHARES.values())) * taught).astype(int).tolist()
+    bounds = [0, *ends, len(dataset.at_N)]
+    cuts = [*(int(dataset.at_N[end]) for end in ends), end_ns]
+    pivots = {
+        (symbol, timeframe): pivots_of(bars, level=LEVELS[timeframe])
+        for (symbol, timeframe), bars in series.items()
+    }
+    names = (*SHARES, HELD_OUT)
+    return {
+        name: _part(
+            dataset, pivots, series, (bounds[i], bounds[i + 1]), cuts[i], training.cost_bps / 1e4
+        )
+        for i, name in enumerate(names)
+    }
+
+
+def _part(
+    dataset: Dataset,
+    pivots: Mapping[tuple[str, Timeframe], Sequence[Pivot]],
+    series: Mapping[tuple[str, Timeframe], BarSeries],
+    bounds: tuple[int, int],
+    cut_ns: int,
+    cost: float,
+) -> Part:
+    rows = slice(*bounds)
+    at_N = dataset.at_N[rows]
+    price_NS = np.array([[input.price for input in pair] for pair in dataset.inputs_N[rows]])
+    volatility_NSF = np.array(
+        [
+            volatility_SF(bars, flags)
+            for bars, flags in zip(dataset.bars_NSFTC[rows], dataset.flags_NSFT[rows], strict=True)
+        ]
+    )
+    answers = {
+        (s, f): pivot_answers(
+            pivots[symbol, timeframe],
+            timeframe=timeframe,
+            at_N=at_N,
+            price_N=price_NS[:, s],
+            volatility_N=volatility_NSF[:, s, f],
+            cut_ns=cut_ns,
+        )
+        for s, symbol in enumerate(dataset.symbols)
+        for f, timeframe in enumerate(TIMEFRAMES)
+    }
+    minutes = [series[symbol, Timeframe.M1] for symbol in dataset.symbols]
+    results = [
+        entry_results(m, at_N=at_N, risk_N=volatility_NSF[:, s, RISK], cost=cost, cut_ns=cut_ns)
+        for s, m in enumerate(minutes)
+    ]
+    actions = [teacher_actions(m, at_N=at_N, cost=cost, cut_ns=cut_ns) for m in minutes]
+    heads = {head: _stacked(answers, head) for head in answers[0, 0]}
+    return Part(*bounds, cut_ns, heads, np.stack(results, axis=1), np.stack(actions, axis=1))
+
+
+def _stacked(answers: Mapping[tuple[int, int], Mapping[str, Tensor]], head: str) -> Tensor:
+    """Return (N, S, F) of one head."""
+    return np.stack(
+        [
+            np.stack([answers[s, f][head] for f in range(len(TIMEFRAMES))], axis=-1)
+            for s in range(INPUT_SPEC.num_symbols)
+        ],
+        axis=1,
+    )

@@ -1,0 +1,67 @@
+"""Train the CNN on the oldest part of the dataset, its confidence on the next, and test it on the held-out one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from alphapulse.config import Training
+from alphapulse.interfaces import LearnReport
+from alphapulse.models.cnn import CNN
+from alphapulse.models.fit import (
+    CnnBatch,
+    calibrate,
+    cnn_loss,
+    descend,
+    hits,
+    outputs_of,
+    report,
+)
+from alphapulse.models.network import owned, seed_all
+from experiments.dataset import HELD_OUT, Dataset, Part
+
+BATCH_INSTANTS = 16  # each decides both symbols: 32 rows
+
+
+def train(
+    dataset: Dataset, training: Training, on_step: Callable[[], None] = lambda: None
+) -> tuple[CNN, LearnReport]:
+    """Return a trained CNN and its losses on the held-out part, with `confidence` among them.
+
+    Args:
+        dataset: of `experiments.dataset.collect`.
+        training: seed, epochs and costs.
+        on_step: called after every step of `num_steps`.
+    """
+    model = CNN.fresh(seed=training.seed, cost_bps=training.cost_bps)
+    network, part = model.network, dataset.parts["cnn"]
+    seed_all(training.seed)
+    orders = [torch.randperm(part.end - part.begin) for _ in range(training.epochs)]
+    picks = [p for order in orders for p in torch.split(order, BATCH_INSTANTS)]
+    losses = [lambda pick=pick: cnn_loss(network, _batch(dataset, part, pick)) for pick in picks]
+    network.train()
+    descend(list(network.parameters()), losses, num_steps=len(losses), on_step=on_step)
+    network.eval()
+    outputs, targets = _answered(model, dataset, "rl")
+    calibrate(network, outputs, hits(outputs, targets))
+    shown = {head: owned(values) for head, values in part.pivots.items()}
+    held_out = list(_batches(dataset, dataset.parts[HELD_OUT]))
+    found = report(network, shown, held_out, num_examples=2 * (part.end - part.begin))
+    return model, found
+
+
+def num_steps(dataset: Dataset, training: Training) -> int:
+    """Return how many steps `train` takes."""
+    part = dataset.parts["cnn"]
+    return training.epochs * -(-(part.end - part.begin) // BATCH_INSTANTS)
+
+
+def _batch(dataset: Dataset, part: Part, pick: torch.Tensor) -> CnnBatch:
+    rows = pick.numpy()
+    return CnnBatch(
+        owned(dataset.bars_NSFTC[part.begin + rows]),
+        owned(dataset.flags_NSFT[part.begin + rows]),
+        {head: owned(values[rows]) for head, values in part.pivots.items()},
+        both=True,
+    )

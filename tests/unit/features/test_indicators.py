@@ -1,0 +1,167 @@
+"""Rows made bar by bar equal rows made at once, and the forming bar leaves no trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from alphapulse.domain.errors import InvalidBar
+from alphapulse.domain.market import Bar, BarFlag, BarSeries, Floats, Timeframe
+from alphapulse.features.indicators import FIRST_PIVOT, WARMUP_BARS, RowBuilder
+from alphapulse.features.rows import COLUMN, COLUMNS
+
+LoadSeries = Callable[[str, Timeframe], BarSeries]
+SYMBOLS = ("ETH/USDT", "BTC/USDT")
+
+
+def bars_of(series: BarSeries) -> list[Bar]:
+    rows = zip(series.open_ns_T.tolist(), series.ohlcv_TC.tolist(), strict=True)
+    return [Bar(series.symbol, series.timeframe, ns, *row, is_venue=True) for ns, row in rows]
+
+
+def head(series: BarSeries, count: int, *, start: int = 0) -> BarSeries:
+    part = slice(start, start + count)
+    return BarSeries(series.symbol, series.timeframe, series.open_ns_T[part], series.ohlcv_TC[part])
+
+
+def stream(series: BarSeries, num_opened: int) -> tuple[Floats, list[int]]:
+    """Return rows and flags with the first bars opened at once and the rest closed one by one."""
+    builder = RowBuilder(series.symbol, series.timeframe)
+    rows_TC, flags_T = builder.open(head(series, num_opened))
+    closed = [builder.close(bar) for bar in bars_of(series)[num_opened:]]
+    rows = np.array([*rows_TC, *(row for row, _ in closed)])
+    return rows, [*flags_T.tolist(), *(flags for _, flags in closed)]
+
+
+def assert_same_bits(one: Floats, other: Floats) -> None:
+    for name, i in COLUMN.items():
+        np.testing.assert_array_equal(one[:, i], other[:, i], err_msg=name)
+
+
+@pytest.mark.parametrize("symbol", SYMBOLS)
+@pytest.mark.parametrize("num_opened", [0, 20, 60, 61, 1000])
+def test_streamed_rows_equal_batch_rows_bit_for_bit(
+    load_series: LoadSeries, symbol: str, num_opened: int
+) -> None:
+    series = head(load_series(symbol, Timeframe.M1), 1500)
+    expected_TC, expected_T = RowBuilder(symbol, Timeframe.M1).open(series)
+
+    rows_TC, flags = stream(series, num_opened)
+
+    assert_same_bits(rows_TC, expected_TC)
+    assert flags == expected_T.tolist()
+
+
+@pytest.mark.parametrize("num_opened", [0, 61, 300])
+def test_seconds_without_trades_stream_like_batch(load_series: LoadSeries, num_opened: int) -> None:
+    series = load_series("ETH/USDT", Timeframe.S1)
+    expected_TC, expected_T = RowBuilder("ETH/USDT", Timeframe.S1).open(series)
+
+    rows_TC, flags = stream(series, num_opened)
+
+    assert_same_bits(rows_TC, expected_TC)
+    assert flags == expected_T.tolist()
+    assert sum(f & BarFlag.EMPTY > 0 for f in flags) == 41
+
+
+def test_missing_bar_starts_everything_anew(load_series: LoadSeries) -> None:
+    whole = load_series("BTC/USDT", Timeframe.H1)
+    gap = int(np.flatnonzero(np.diff(whole.open_ns_T) > Timeframe.H1.ns)[0]) + 1
+    series = head(whole, 400, start=gap - 200)
+    alone_TC, _ = RowBuilder("BTC/USDT", Timeframe.H1).open(head(whole, 200, start=gap))
+
+    rows_TC, flags = stream(series, 100)
+
+    assert_same_bits(rows_TC[200:], alone_TC)
+    assert np.isnan(rows_TC[200, COLUMN["log_return"] :]).all()
+    warming = [i for i, f in enumerate(flags) if f & BarFlag.WARMUP]
+    assert warming == [*range(60), *range(200, 260)]
+
+
+def test_forming_row_equals_the_closed_row_and_leaves_no_trace(load_series: LoadSeries) -> None:
+    bars = bars_of(head(load_series("ETH/USDT", Timeframe.M1), 200))
+    builder, untouched = (RowBuilder("ETH/USDT", Timeframe.M1) for _ in range(2))
+
+    for bar in bars:
+        peeked, peeked_flags = builder.peek(bar)
+        row, flags = builder.close(bar)
+
+        assert np.array_equal(peeked[:FIRST_PIVOT], row[:FIRST_PIVOT], equal_nan=True)
+        assert peeked_flags == flags | BarFlag.FORMING
+        assert np.array_equal(row, untouched.close(bar)[0], equal_nan=True)
+    assert list(builder.pivots) == list(untouched.pivots)
+
+
+def test_forming_row_shows_only_pivots_of_closed_bars(load_series: LoadSeries) -> None:
+    bars = bars_of(head(load_series("ETH/USDT", Timeframe.M1), 500))
+    builder = RowBuilder("ETH/USDT", Timeframe.M1)
+
+    before = np.full(len(COLUMNS) - FIRST_PIVOT, np.nan)
+    for bar in bars:
+        assert np.array_equal(builder.peek(bar)[0][FIRST_PIVOT:], before, equal_nan=True)
+        before = builder.close(bar)[0][FIRST_PIVOT:]
+
+
+def test_forming_bar_after_a_gap_stands_alone(load_series: LoadSeries) -> None:
+    series = load_series("ETH/USDT", Timeframe.M1)
+    builder = RowBuilder("ETH/USDT", Timeframe.M1)
+    builder.open(head(series, 100))
+    following, later = bars_of(head(series, 2, start=100))
+
+    row, flags = builder.peek(later)
+
+    assert row[:5].tolist() == [later.open, later.high, later.low, later.close, later.volume]
+    assert np.isnan(row[5:]).all()
+    assert flags & BarFlag.WARMUP
+    assert not builder.close(following)[1] & BarFlag.WARMUP
+
+
+def test_flags_say_who_made_the_bar(load_series: LoadSeries) -> None:
+    bar = bars_of(load_series("ETH/USDT", Timeframe.M1))[0]
+    own = Bar(bar.symbol, bar.timeframe, bar.open_ns, 1.0, 1.0, 1.0, 1.0, 0.0, is_empty=True)
+
+    _, venue_flags = RowBuilder("ETH/USDT", Timeframe.M1).close(bar)
+    _, own_flags = RowBuilder("ETH/USDT", Timeframe.M1).close(own)
+
+    assert venue_flags == BarFlag.VALID | BarFlag.VENUE | BarFlag.WARMUP
+    assert own_flags == BarFlag.VALID | BarFlag.EMPTY | BarFlag.WARMUP
+
+
+def test_columns_appear_as_soon_as_their_bars_are_there(load_series: LoadSeries) -> None:
+    rows_TC, flags = stream(head(load_series("ETH/USDT", Timeframe.M1), 80), 0)
+
+    firsts = {name: int(np.isnan(rows_TC[:, i]).sum()) for name, i in COLUMN.items()}
+
+    assert firsts["close"] == 0
+    assert firsts["log_return"] == 1
+    assert firsts["rsi14"] == 14
+    assert firsts["macd_hist"] == 33
+    assert firsts["sigma"] == WARMUP_BARS - 1 == 60
+    assert [bool(f & BarFlag.WARMUP) for f in flags] == [True] * 60 + [False] * 20
+
+
+def test_pivots_are_drained_once(load_series: LoadSeries) -> None:
+    series = load_series("ETH/USDT", Timeframe.M1)
+    builder = RowBuilder("ETH/USDT", Timeframe.M1)
+    builder.open(head(series, 300))
+    num_before = len(builder.pivots)
+
+    for bar in bars_of(head(series, 100, start=300)):
+        builder.close(bar)
+    drained = builder.drain_pivots()
+
+    assert num_before > 50
+    assert drained == list(builder.pivots)[num_before:]
+    assert builder.drain_pivots() == []
+    assert all(p.confirm_ns > int(series.open_ns_T[300]) for p in drained)
+
+
+def test_closed_bar_that_comes_again_is_refused(load_series: LoadSeries) -> None:
+    series = load_series("ETH/USDT", Timeframe.M1)
+    builder = RowBuilder("ETH/USDT", Timeframe.M1)
+    builder.open(head(series, 10))
+
+    with pytest.raises(InvalidBar, match="its row is already written"):
+        builder.close(bars_of(series)[9])
