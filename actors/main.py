@@ -5,31 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import hashlib
 import importlib
-import json
 import os
 import signal
-import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.live import Live as LiveLine
-from rich.table import Table
 from rich.text import Text
 
 from actors.head import Head, authorize, require_free
+from actors.report import iso, status_text
+from actors.source import Asked, open_run
 from alphapulse import logs
 from alphapulse.config import load_settings
-from alphapulse.domain.errors import ClusterError, NoData
-from alphapulse.domain.inference import MODELS
+from alphapulse.domain.errors import ClusterError
 from alphapulse.storage.home import Home, Run
 
 POLL_S = 0.5  # between two looks at the trader
@@ -84,8 +79,12 @@ class Up:
         """Return the summary; raises the AlphaPulseError that prevented or ended the run."""
         with self._home.lock():
             logs.configure(self._home.path / "logs", process="main", session=self._session)
-            recording = self._choose_source()
-            prepared = self._prepare(recording)
+            asked = Asked(
+                source=self._options.source,
+                recording=self._options.recording,
+                fresh=self._options.fresh,
+            )
+            prepared, self._recording = open_run(self._home, self._settings, asked, say=self._say)
             if prepared.ended_ns is not None:
                 self._say(
                     f"run {prepared.number} of this recording has ended: nothing left to replay; "
@@ -97,85 +96,6 @@ class Up:
 
     def _say(self, text: str) -> None:
         self._console.print(text, highlight=False, markup=False)
-
-    def _choose_source(self) -> Path | None:
-        """Return the recording to replay, None for the live venue; raises NoData without either."""
-        options, market = self._options, self._settings.market
-        roots = [self._home.path / "market"]
-        if options.source != "recording" and options.recording is None:
-            live = importlib.import_module("alphapulse.data.live")
-            exchange = market.exchange
-            if asyncio.run(live.reachable(exchange, timeout_s=self._settings.feed.probe_s)):
-                self._say(f"source: live {exchange}")
-                return None
-            if options.source == "live":
-                raise NoData(
-                    f"{exchange}: expected an answer within {self._settings.feed.probe_s:g} s, "
-                    "was none; check the network, or replay with --source recording --recording DIR"
-                )
-        tape = importlib.import_module("alphapulse.data.tape")
-        found: Path = tape.find_recording(
-            options.recording, market.instruments, os.environ, roots=roots
-        )
-        self._say(f"source: recording {found}")
-        return found
-
-    def _prepare(self, recording: Path | None) -> Run:
-        settings, instruments = self._settings, self._settings.market.instruments
-        self._recording = recording
-        if recording is None:
-            checkpoints = self._champions() or self._first_checkpoints(self._downloaded())
-            name, names = settings.market.exchange, ",".join(settings.market.symbols)
-            content = hashlib.sha256(f"{name}|{names}".encode()).hexdigest()
-        else:
-            tape = importlib.import_module("alphapulse.data.tape")
-            checkpoints = self._first_checkpoints(recording)
-            name, content = recording.name, tape.content_hash(recording, instruments)
-        return self._home.open_run(
-            source="live" if recording is None else "recording",
-            recording=name,
-            content_hash=content,
-            settings=settings,
-            checkpoints=checkpoints,
-            fresh=self._options.fresh,
-        )
-
-    def _champions(self) -> dict[str, str]:
-        """Return the id of every model's champion, nothing unless all of them have one."""
-        registry = importlib.import_module("alphapulse.models.checkpoints").Registry
-        found = {model: registry(self._home.registry_path).champion(model) for model in MODELS}
-        return {} if None in found.values() else found
-
-    def _downloaded(self) -> Path:
-        """Return a recording of the venue's closed candles, fetched now."""
-        download = importlib.import_module("alphapulse.data.download")
-        live = importlib.import_module("alphapulse.data.live")
-        market, feed = self._settings.market, self._settings.feed
-        self._say(f"first start: fetching the closed candles of {market.exchange}")
-        venue = live.Live(market.exchange, market.instruments, history_bars=feed.live_history_bars)
-        folder = self._home.path / "market" / f"{market.exchange}-candles"
-        found: Path = asyncio.run(download.download_candles(venue, market.instruments, folder))
-        return found
-
-    def _first_checkpoints(self, recording: Path) -> dict[str, str]:
-        """Return the ids of the first checkpoints, trained now if there are none for the data."""
-        checkpoints = importlib.import_module("alphapulse.models.checkpoints")
-        tape = importlib.import_module("alphapulse.data.tape")
-        content = tape.content_hash(recording, self._settings.market.instruments)
-        registry = checkpoints.Registry(self._home.registry_path)
-        found: dict[str, str] | None = registry.find_first(content, self._settings.hash)
-        if found is None:
-            self._say("first start: training the first checkpoints on the history of the recording")
-            command = [sys.executable, "-m", "experiments.first_training"]
-            command += ["--home", str(self._home.path), "--recording", str(recording)]
-            ended = subprocess.run(command, stdout=sys.stderr, check=False)
-            found = registry.find_first(content, self._settings.hash)
-            if ended.returncode != 0 or found is None:
-                raise ClusterError(
-                    f"first training: expected checkpoints, it ended with {ended.returncode}; "
-                    "its own message stands above"
-                )
-        return found
 
     def _require_ports(self) -> None:
         server = self._settings.server
@@ -322,32 +242,3 @@ class Up:
 
 class HeadDied(ClusterError):
     """The Ray head this process started is gone."""
-
-
-def iso(ts_ns: int | None) -> str | None:
-    """Return `ts_ns` [ns UTC] as ISO-8601 Z, None for None."""
-    if ts_ns is None:
-        return None
-    return datetime.fromtimestamp(ts_ns / 1e9, UTC).isoformat().replace("+00:00", "Z")
-
-
-def status_text(status: dict[str, Any]) -> str:
-    """Return the one line that says where the run is."""
-    parts = [
-        f"{symbol} {iso(latest['event_ns'])} {latest['action']} {latest['confidence']:.2f}"
-        for symbol, latest in status["latest"].items()
-    ]
-    made = sum(sum(actions.values()) for actions in status["decisions"].values())
-    p50 = status["decision_ms"]["p50"]
-    parts.append(f"{made} decisions" + (f", {p50:.0f} ms each" if p50 is not None else ""))
-    if status["pending"]:
-        parts.append(f"{status['pending']} records wait for the store")
-    return "  ".join(parts)
-
-
-def summary_table(summary: dict[str, Any]) -> Table:
-    """Return the summary for people."""
-    table = Table(title="run summary", show_header=False)
-    for key, value in summary.items():
-        table.add_row(key, json.dumps(value) if isinstance(value, dict) else str(value))
-    return table

@@ -70,19 +70,20 @@ def up(
     as_json: JsonOption = False,
 ) -> None:
     """Bring the cluster up on a source and keep it up until the source or you end it."""
+    factor, for_s = _speed(speed), None if for_ is None else _duration_s(for_)
     main_job = importlib.import_module("actors.main")
     options = main_job.UpOptions(
         home=home,
         source=source.value,
         recording=recording,
         exchange=exchange,
-        speed=_speed(speed),
-        for_s=None if for_ is None else _duration_s(for_),
+        speed=factor,
+        for_s=for_s,
         fresh=fresh,
         dashboard=not no_dashboard,
     )
     summary = main_job.Up(options, started_at_s=_process_start_s()).run()
-    _print(summary, as_json, main_job.summary_table)
+    _print(summary, as_json, importlib.import_module("actors.report").summary_table)
 
 
 @app.command()
@@ -216,7 +217,7 @@ def _speed(text: str) -> float:
 def _duration_s(text: str) -> float:
     units = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
     number, unit = text[:-1], text[-1:]
-    if unit not in units or not number.replace(".", "", 1).isdigit() or float(number) <= 0:
+    if unit not in units or not number.replace(".", "", 1).isdecimal() or float(number) <= 0:
         raise typer.BadParameter(f"expected 90s, 5m, 2h or 1d, was {text!r}", param_hint="--for")
     return float(number) * units[unit]
 

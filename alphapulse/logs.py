@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sqlite3
 import sys
 import threading
@@ -11,7 +12,7 @@ from collections.abc import MutableMapping
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import structlog
 
@@ -40,13 +41,19 @@ class _Sink:
         folder.mkdir(parents=True, exist_ok=True)
         self.process = process
         self.session = session
-        self.file: TextIO = (folder / f"{process}.jsonl").open("a", buffering=1, encoding="utf-8")
+        path = folder / f"{process}.jsonl"
+        self.file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         self.errors_path = folder / "errors.sqlite"
         self.lock = threading.Lock()
 
     def write(self, event: MutableMapping[str, Any]) -> None:
+        line = json.dumps(event, default=str)
         with self.lock:
-            self.file.write(json.dumps(event, default=str) + "\n")
+            try:
+                os.write(self.file, f"{line}\n".encode())
+            except OSError as error:
+                # a full disk must not stop the work
+                print(f"log file of {self.process}: {error}: {line}", file=sys.stderr)
             if event["level"] in ("error", "critical"):
                 self._count(event)
 
@@ -69,6 +76,8 @@ def configure(folder: Path, *, process: str, session: str) -> None:
     Its errors go to FOLDER/errors.sqlite too, under `session`.
     """
     global _sink
+    if _sink is not None:
+        os.close(_sink.file)
     _sink = _Sink(folder, process, session)
 
 

@@ -24,6 +24,7 @@ from experiments.labels import entry_results, pivot_answers, pivots_of, teacher_
 WARMUP_BARS = (
     400  # 1m bars before the first instant: 300 shown, and what the slowest indicator needs
 )
+MIN_MINUTES = 4_000  # in fewer, no entry of the smallest part settles within it (300 minutes)
 SHARES = {"cnn": 0.6, "rl": 0.25, "moe": 0.15}  # of the training instants, oldest first
 HELD_OUT = "held_out"
 Upstream = Mapping[tuple[int, int], Mapping[str, Prediction]]
@@ -128,7 +129,7 @@ class Rows(Sequence[Example]):
 async def collect(
     recording: Path, settings: Settings, *, on_instant: Callable[[], None] = lambda: None
 ) -> Dataset:
-    """Walk the candles before the recording's first tick and keep inputs at evenly spaced minutes.
+    """Walk the candles before the first tick, or all where there are none, and keep inputs at evenly spaced minutes.
 
     Args:
         recording: folder with ticks and candles.
@@ -136,15 +137,14 @@ async def collect(
         on_instant: called after every instant.
 
     Raises:
-        NoData: the recording has no ticks, or too few minutes before them.
+        NoData: too few minutes.
         InvalidRecording: no sampled instant has a complete input.
     """
     instruments = settings.market.instruments
     tape = Tape(recording, instruments)
+    end_ns = tape.first_ns if tape.has_ticks else tape.last_ns
     if not tape.has_ticks:
-        raise NoData(
-            f"{recording}: expected trades, whose first ends the training data; give a recording with ticks"
-        )
+        tape = Tape(recording, instruments, with_ticks=False, from_ns=end_ns)
     symbols = tuple(i.symbol for i in instruments)
     series = {
         (i.symbol, timeframe): await tape.history(i, timeframe, None)
@@ -184,17 +184,17 @@ async def collect(
         {},
         n - count,
     )
-    return replace(dataset, parts=_parts(dataset, series, settings, tape.first_ns))
+    return replace(dataset, parts=_parts(dataset, series, settings, end_ns))
 
 
 def _instants(minutes: BarSeries, settings: Settings, *, where: str) -> Ints:
     """Return evenly spaced closes of 1m bars, oldest first, as many as training and held-out rows need."""
     wanted = (settings.training.num_train + settings.training.num_held_out) // 2  # two symbols each
     usable = minutes.open_ns_T[WARMUP_BARS:] + Timeframe.M1.ns
-    if len(usable) < wanted or wanted < 20:
+    if len(usable) < max(wanted, MIN_MINUTES):
         raise NoData(
-            f"{where}: expected at least {max(wanted, 20)} minutes after a warm-up of {WARMUP_BARS} and before the "
-            f"first tick, was {len(usable)}; lower training.num_train or record a longer history"
+            f"{where}: expected at least {max(wanted, MIN_MINUTES)} minutes of candles to learn from after a warm-up "
+            f"of {WARMUP_BARS}, was {len(usable)}; record or download a longer history"
         )
     return np.asarray(usable[np.linspace(0, len(usable) - 1, wanted).astype(np.int64)])
 

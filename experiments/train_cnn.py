@@ -27,7 +27,7 @@ BATCH_INSTANTS = 16  # each decides both symbols: 32 rows
 def train(
     dataset: Dataset, training: Training, on_step: Callable[[], None] = lambda: None
 ) -> tuple[CNN, LearnReport]:
-    """Return a trained CNN and its losses on the held-out part, with `confidence` among them.
+    """Return a trained CNN and its losses on the held-out part.
 
     Args:
         dataset: of `experiments.dataset.collect`.
@@ -46,9 +46,8 @@ def train(
     outputs, targets = _answered(model, dataset, "rl")
     calibrate(network, outputs, hits(outputs, targets))
     shown = {head: owned(values) for head, values in part.pivots.items()}
-    held_out = list(_batches(dataset, dataset.parts[HELD_OUT]))
-    found = report(network, shown, held_out, num_examples=2 * (part.end - part.begin))
-    return model, found
+    held_out = _batches(dataset, dataset.parts[HELD_OUT])
+    return model, report(network, shown, held_out, num_examples=2 * (part.end - part.begin))
 
 
 def num_steps(dataset: Dataset, training: Training) -> int:
@@ -65,3 +64,18 @@ def _batch(dataset: Dataset, part: Part, pick: torch.Tensor) -> CnnBatch:
         {head: owned(values[rows]) for head, values in part.pivots.items()},
         both=True,
     )
+
+
+def _batches(dataset: Dataset, part: Part) -> list[CnnBatch]:
+    indices = torch.arange(part.end - part.begin)
+    return [_batch(dataset, part, pick) for pick in torch.split(indices, BATCH_INSTANTS)]
+
+
+def _answered(
+    model: CNN, dataset: Dataset, name: str
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Return the outputs on a part the network has not learned from, and the answers."""
+    with torch.no_grad():
+        found = [outputs_of(model.network, b) for b in _batches(dataset, dataset.parts[name])]
+    targets = {head: torch.cat([answer[head] for _, answer in found]) for head in found[0][1]}
+    return torch.cat([outputs for outputs, _ in found]), targets

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import Counter, deque
-from itertools import islice
 
 from alphapulse.domain.market import SECOND_NS, TIMEFRAMES, Bar, BarSeries, Timeframe
 
@@ -53,8 +52,8 @@ class BarMaker:
 
     A bar is made from trades if all of it was seen: its period began at or after the first trade
     and the feed was up throughout. A second in which nobody traded is a bar too, at the price
-    before it, unless a gap hid that price. Any other bar is the venue's own candle, or missing. The candle
-    of a bar made from trades is only compared with it.
+    before it, unless a gap hid that price. Any other bar is the venue's own candle, or missing. The
+    candle of a bar made from trades is only compared with it.
 
     ```python
     maker.trade(ts_ns, price, size)
@@ -82,7 +81,13 @@ class BarMaker:
         self._trade_ns = -1
         self._heard_ns = -1
         self._has_ticks = False
+        self._tallies: dict[Timeframe, tuple[tuple[int, int], Tally]] = {}
         self._gaps: deque[tuple[int, int]] = deque()  # of the last two days
+
+    @property
+    def price(self) -> float | None:
+        """Return the newest price known [quote currency], None before the first."""
+        return self._price if self._price_ns >= 0 else None
 
     def seed(self, series: BarSeries) -> None:
         """Take the venue's bars from before the first event."""
@@ -202,11 +207,18 @@ class BarMaker:
         return tally, is_partial or rest_is_partial
 
     def _since(self, timeframe: Timeframe, open_ns: int) -> Tally:
+        """Return the tally of the closed bars at or after `open_ns`, worked out once a bar."""
         bars = self._closed[timeframe]
-        first = next((i for i, bar in enumerate(bars) if bar.open_ns >= open_ns), len(bars))
+        key = (open_ns, bars[-1].open_ns if bars else -1)
+        kept = self._tallies.get(timeframe)
+        if kept is None or kept[0] != key:
+            closed = Tally()
+            for bar in bars:
+                if bar.open_ns >= open_ns:
+                    closed.add(bar)
+            kept = self._tallies[timeframe] = (key, closed)
         tally = Tally()
-        for bar in islice(bars, first, None):
-            tally.add(bar)
+        tally.add(kept[1])
         return tally
 
     def _keep(self, bar: Bar) -> Bar:

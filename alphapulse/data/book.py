@@ -160,10 +160,10 @@ class Book:
 
         Raises InvalidEvent, and changes nothing, if it cannot be of this instrument.
         """
-        self._newest_ns = max(self._newest_ns, delta.ts_ns)
-        self._num_updates += 1
         before = self.touch()
         change = self._restart(delta) if delta.is_snapshot else self._advance(delta)
+        self._newest_ns = max(self._newest_ns, delta.ts_ns)
+        self._num_updates += 1
         if change is BookChange.APPLIED:
             self._note_flow(before, self.touch())
         return change
@@ -287,8 +287,8 @@ class Book:
         if not (any(bids[1]) and any(asks[1])):
             raise InvalidEvent(
                 f"{self._instrument.symbol} book snapshot {snapshot.last_id}: expected "
-                f"levels on both sides, was {len(bids[0])} bids and {len(asks[0])} asks; ask the venue "
-                "for another snapshot"
+                f"levels on both sides, was {len(bids[0])} bids and {len(asks[0])} asks; "
+                "ask the venue for another snapshot"
             )
         self._bids.replace(bids)
         self._asks.replace(asks)

@@ -100,7 +100,8 @@ class Recorder:
         while self._pending:
             batch = list(self._pending)[:50]
             if await self._try(batch):
-                for _ in batch:
+                stored = {id(record) for record in batch}
+                while self._pending and id(self._pending[0]) in stored:  # some may be lost by now
                     self._pending.popleft()
             else:
                 await asyncio.sleep(RETRY_S)

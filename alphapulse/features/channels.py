@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
 from alphapulse.domain.inference import Masks, Tensor
 from alphapulse.domain.market import Floats
-from alphapulse.features.rows import BOOK_COLUMN, COLUMN, NUM_BINS
+from alphapulse.features.rows import BOOK_COLUMN, BOOK_COLUMNS, COLUMN, NUM_BINS
 
 # axes: N rows of any timeframe · T second, oldest first · C channel · B book column
 
@@ -18,8 +19,8 @@ CHANNELS: tuple[str, ...] = (
     # in the scale of the highest timeframe (R1.9): 0 is its low, 1 its high; never clipped
     "open", "high", "low", "close",
     "log_return",  # in standard deviations of the last 60
-    # within the bar and to the current price, in ATR
-    "upper", "lower", "body", "from_price",
+    "upper", "lower", "body",  # high - close, close - low, close - open, in ATR
+    "from_price",  # distance of the close from the current price, in 10 ATR
     "volume",  # standard score of log1p(volume) over the last 60 bars
     "rsi", "mfi",  # (x - 50) / 50
     "adx",  # / 100
@@ -32,7 +33,7 @@ CHANNELS: tuple[str, ...] = (
     "from_ema12", "from_ema26", "macd_hist",
     "percent_b",  # place within the Bollinger bands: -1 is the lower, +1 the upper one
     "band_width",  # in ATR
-    # distance of the close from the newest confirmed pivots of a level in ATR; leg since: -1, +1
+    # distance of the close from the newest confirmed pivots, in 10 ATR; leg since: -1, +1
     "l1_from_high", "l1_from_low", "l1_leg",
     "l2_from_high", "l2_from_low", "l2_leg",
     "l3_from_high", "l3_from_low", "l3_leg",
@@ -55,47 +56,45 @@ def bar_channels(rows_NC: Floats, *, low: float, high: float, price: float) -> T
         float32 (N, 32); what is NaN in the row or has no unit (an ATR, a deviation of zero) is 0.
     """
     x = dict(zip(COLUMN, np.ascontiguousarray(rows_NC.T), strict=True))
-    close, atr = x["close"], _unit(x["atr14"])
-    bands = _unit(x["bb_upper"] - x["bb_lower"])
-    channels_CN = np.array(
-        [
-            *((x[name] - low) / (high - low) for name in ("open", "high", "low", "close")),
-            x["log_return"] / _unit(x["sigma"]),
-            (x["high"] - close) / atr,
-            (close - x["low"]) / atr,
-            (close - x["open"]) / atr,
-            (close - price) / atr,
-            (np.log1p(x["volume"]) - x["volume_mean"]) / _unit(x["volume_std"]),
-            (x["rsi14"] - 50) / 50,
-            (x["mfi14"] - 50) / 50,
-            x["adx14"] / 100,
-            atr / close,
-            x["cci20"] / 200,
-            (x["willr14"] + 50) / 50,
-            x["roc10"] / 100 * close / atr,
-            x["aroonosc14"] / 100,
-            (close - x["ema12"]) / atr,
-            (close - x["ema26"]) / atr,
-            x["macd_hist"] / atr,
-            (2 * close - x["bb_upper"] - x["bb_lower"]) / bands,
-            bands / atr,
-            *_pivot_channels(x, close, atr),
-        ]
-    )
+    channels_CN = np.empty((len(CHANNELS), len(rows_NC)))
+    with np.errstate(over="ignore"):  # a unit next to nothing: the limit holds
+        for channel_N, values_N in zip(channels_CN, _channels(x, low, high, price), strict=True):
+            channel_N[:] = values_N
     np.clip(channels_CN[4:], -LIMIT, LIMIT, out=channels_CN[4:])
     channels_CN[np.isnan(channels_CN)] = 0.0
-    return np.ascontiguousarray(channels_CN.T, np.float32)
+    return np.ascontiguousarray(channels_CN.astype(np.float32).T)
 
 
-def _pivot_channels(x: dict[str, Floats], close: Floats, atr: Floats) -> list[Floats]:
-    channels = []
+def _channels(x: dict[str, Floats], low: float, high: float, price: float) -> Iterator[Floats]:
+    """Yield the channels in the order of CHANNELS, NaN where there is no value."""
+    close, atr = x["close"], _unit(x["atr14"])
+    far = 10 * atr
+    bands = _unit(x["bb_upper"] - x["bb_lower"])
+    for name in ("open", "high", "low", "close"):
+        yield (x[name] - low) / (high - low)
+    yield x["log_return"] / _unit(x["sigma"])
+    yield (x["high"] - close) / atr
+    yield (close - x["low"]) / atr
+    yield (close - x["open"]) / atr
+    yield (close - price) / far
+    yield (np.log1p(x["volume"]) - x["volume_mean"]) / _unit(x["volume_std"])
+    yield (x["rsi14"] - 50) / 50
+    yield (x["mfi14"] - 50) / 50
+    yield x["adx14"] / 100
+    yield atr / close
+    yield x["cci20"] / 200
+    yield (x["willr14"] + 50) / 50
+    yield x["roc10"] / 100 * close / atr
+    yield x["aroonosc14"] / 100
+    yield (close - x["ema12"]) / atr
+    yield (close - x["ema26"]) / atr
+    yield x["macd_hist"] / atr
+    yield (2 * close - x["bb_upper"] - x["bb_lower"]) / bands
+    yield bands / atr
     for level in ("l1", "l2", "l3"):
-        channels += [
-            (close - x[f"{level}_high"]) / atr,
-            (close - x[f"{level}_low"]) / atr,
-            x[f"{level}_leg"],
-        ]
-    return channels
+        yield (close - x[f"{level}_high"]) / far
+        yield (close - x[f"{level}_low"]) / far
+        yield x[f"{level}_leg"]
 
 
 def _unit(values: Floats) -> Floats:
@@ -111,9 +110,14 @@ def inverse_scale(x: Floats, scale_2: Floats) -> Floats:
 
 
 _BINS = slice(0, 2 * NUM_BINS)
-_SIZES = [BOOK_COLUMN[name] for name in ("bought", "sold", "depth")]
-_COUNTS = [BOOK_COLUMN[name] for name in ("num_trades", "num_updates")]
-_MID, _OFI, _DEPTH = (BOOK_COLUMN[name] for name in ("mid", "ofi", "depth"))
+_FLOWS = slice(BOOK_COLUMN["ofi"], len(BOOK_COLUMNS))  # ofi, bought, sold, counts, depth
+_MID, _DEPTH = BOOK_COLUMN["mid"], BOOK_COLUMN["depth"]
+_IN_UNITS_B = np.array(
+    [
+        i < 2 * NUM_BINS or name in ("ofi", "bought", "sold", "depth")
+        for name, i in BOOK_COLUMN.items()
+    ]
+)
 
 
 def book_columns(rows_TB: Floats, *, price: float) -> tuple[Tensor, Masks]:
@@ -131,18 +135,19 @@ def book_columns(rows_TB: Floats, *, price: float) -> tuple[Tensor, Masks]:
         float32 (T, 50), 0 where unknown, and uint8 (T, 50), 1 where known. Without any known depth
         no size is known.
     """
-    values_TB = rows_TB.copy()
     unit = _depth_unit(rows_TB)
-    values_TB[:, _BINS] = np.log1p(rows_TB[:, _BINS] / unit)
-    values_TB[:, _SIZES] = np.log1p(rows_TB[:, _SIZES] / unit)
-    flow_T = rows_TB[:, _OFI]
-    values_TB[:, _OFI] = np.sign(flow_T) * np.log1p(np.abs(flow_T) / unit)
-    values_TB[:, _COUNTS] = np.log1p(rows_TB[:, _COUNTS])
-    values_TB[:, _MID] = 1e3 * np.log(rows_TB[:, _MID] / price)
-    unknown_TB = np.isnan(values_TB)
-    values_TB[unknown_TB] = 0.0
+    known_TB = ~np.isnan(rows_TB)
+    if math.isnan(unit):
+        known_TB[:, _IN_UNITS_B] = False
+    values_TB = np.where(known_TB, rows_TB, 0.0)  # log1p takes the slow way around NaN
+    if not math.isnan(unit):
+        values_TB /= np.where(_IN_UNITS_B, unit, 1.0)
+    for logged_TB in (values_TB[:, _BINS], values_TB[:, _FLOWS]):
+        logged_TB[:] = np.copysign(np.log1p(np.abs(logged_TB)), logged_TB)
+    is_known_T = known_TB[:, _MID]
+    values_TB[is_known_T, _MID] = 1e3 * np.log(values_TB[is_known_T, _MID] / price)
     np.clip(values_TB, -LIMIT, LIMIT, out=values_TB)
-    return values_TB.astype(np.float32), (~unknown_TB).view(np.uint8)
+    return values_TB.astype(np.float32), known_TB.view(np.uint8)
 
 
 def _depth_unit(rows_TB: Floats) -> float:

@@ -206,18 +206,19 @@ class Registry:
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._open()) as db, db:
             db.execute(
-                "CREATE TABLE IF NOT EXISTS models (id TEXT PRIMARY KEY, model TEXT NOT NULL, role TEXT NOT NULL, "
+                "CREATE TABLE IF NOT EXISTS models (id TEXT NOT NULL, model TEXT NOT NULL, role TEXT NOT NULL, "
                 "data_hash TEXT NOT NULL, config_hash TEXT NOT NULL, created_event_ns INTEGER NOT NULL, "
-                "metrics TEXT NOT NULL, schema_version INTEGER NOT NULL)"
+                "metrics TEXT NOT NULL, schema_version INTEGER NOT NULL, "
+                "PRIMARY KEY (id, data_hash, config_hash))"
             )
 
     def register(self, entry: Entry) -> None:
-        """Add `entry`, or give the one of that id its role; a new champion retires the one before it."""
+        """Add `entry`, or give the same one its role; a new champion retires the one before it."""
         with closing(self._open()) as db, db:
             if entry.role == "champion":
                 self._retire(db, entry.model)
             db.execute(
-                "INSERT INTO models VALUES (?,?,?,?,?,?,?,?) ON CONFLICT(id) DO UPDATE SET role = excluded.role",
+                "INSERT INTO models VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET role = excluded.role",
                 (
                     entry.id, entry.model, entry.role, entry.data_hash, entry.config_hash,
                     entry.created_event_ns, json.dumps(entry.metrics, sort_keys=True), SCHEMA_VERSION,

@@ -150,9 +150,7 @@ class RL(Model):
             logits, worth, pays, _ = self.network(asked.x_BX)
         known = ~asked.action_B.isnan()
         mine = {
-            "action": float(
-                functional.cross_entropy(logits[known], asked.action_B[known].long())
-            )
+            "action": float(functional.cross_entropy(logits[known], asked.action_B[known].long()))
         }
         base = {"action": _base_of_actions(taught, asked)}
         for r, side in enumerate(("long", "short")):

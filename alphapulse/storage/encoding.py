@@ -24,11 +24,14 @@ from alphapulse.domain.inference import (
     inference_id,
 )
 from alphapulse.domain.market import Timeframe
-from alphapulse.storage.tables import COLUMNS
+from alphapulse.storage.tables import COLUMNS, COMPRESSED
 
 Values = tuple[Any, ...]
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
-_STREAMS, _PEERS = (list(COLUMNS["packages"]).index(name) for name in ("streams", "peers"))
+_PACKED = {  # position and type of the columns a journal keeps compressed
+    table: [(i, kind) for i, (name, kind) in enumerate(columns.items()) if name in COMPRESSED]
+    for table, columns in COLUMNS.items()
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +91,10 @@ def _decision(record: DecisionRecord) -> Values:
         p.input_hash, int(p.spec_version), record.config_hash, str(d.action),
         float(d.confidence), float(d.utility_r), d.reason,
         float(d.thresholds.entry), float(d.thresholds.exit),
-        _json(p.substitutions), int(record.last_trade_id), int(record.last_book_id),
+        _packed(_json(p.substitutions).encode()),
+        int(record.last_trade_id), int(record.last_book_id),
         _packed(_json([_stream(s) for s in p.streams]).encode()),
-        forming_C.tobytes(), layout_of(forming_C),
+        _packed(forming_C.tobytes()), layout_of(forming_C),
         _json(slots.tolist()), _packed(p.peers_KP[slots].tobytes()), layout_of(p.peers_KP),
         p.awake_K.tobytes(), layout_of(p.awake_K), p.account_A.tobytes(), layout_of(p.account_A),
     )  # fmt: skip
@@ -129,19 +133,20 @@ def _forecast(f: Forecast) -> Values:
 
 def _row(row: StoredRow, event_ns: int) -> Values:
     head = (row.symbol, str(row.stream), int(row.ts_ns), int(event_ns), int(row.flags))
-    return (*head, row.values_C.tobytes(), layout_of(row.values_C))
+    return (*head, _packed(row.values_C.tobytes()), layout_of(row.values_C))
 
 
 def _packed(content: bytes) -> bytes:
     return zlib.compress(content, 1)
 
 
-def unpacked(row: Values) -> Values:
-    """Return a row of `packages` as the lake has it; a journal keeps two columns compressed."""
-    return (
-        *row[:_STREAMS], zlib.decompress(row[_STREAMS]).decode(), *row[_STREAMS + 1 : _PEERS],
-        zlib.decompress(row[_PEERS]), *row[_PEERS + 1 :],
-    )  # fmt: skip
+def unpacked(table: str, row: Values) -> Values:
+    """Return a row of one of the four tables as it is meant, from how a journal keeps it."""
+    values = list(row)
+    for index, kind in _PACKED[table]:
+        content = zlib.decompress(values[index])
+        values[index] = content.decode() if kind is str else content
+    return tuple(values)
 
 
 def _json(value: Any) -> str:

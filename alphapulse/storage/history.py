@@ -32,7 +32,7 @@ class InferenceHistory(InferenceStore):
     ```python
     history = InferenceHistory(home, run=run, settings=settings.storage)
     await history.append([record])          # durable when it returns
-    if history.flush_due:
+    if history.flush_due():
         await history.flush()
     frame = await InferenceHistory(home, settings=settings.storage).query(Query(symbol="ETH/USDT"))
     ```
@@ -72,7 +72,6 @@ class InferenceHistory(InferenceStore):
             self._waiting_since = time.monotonic()
         return new
 
-    @property
     def flush_due(self) -> bool:
         """Return whether the journal holds enough inferences, or old enough ones, for a batch."""
         if self._waiting_since is None or self._gauge is None:

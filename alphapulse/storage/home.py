@@ -3,64 +3,25 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import secrets
 import shutil
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, TextIO
 
 from alphapulse.config import Settings
 from alphapulse.domain.errors import HomeInUse, StoreError
-from alphapulse.storage.journal_reader import JournalReader
-from alphapulse.storage.manifest import Manifest, new_manifest, now, read_manifest, write_manifest
+from alphapulse.storage.run import Manifest, Run, new_manifest, now, run_id, write_manifest
 
+__all__ = ["Home", "Run", "run_id"]
 
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One run of a home.
-
-    Attributes:
-        path: its folder, `runs/<number>`.
-    """
-
-    path: Path
-    manifest: Manifest
-
-    @property
-    def id(self) -> str:
-        """Return the id its rows carry."""
-        return self.manifest.id
-
-    @property
-    def number(self) -> int:
-        """Return its number in the home."""
-        return self.manifest.number
-
-    @property
-    def journal_path(self) -> Path:
-        """Return where its journal is."""
-        return self.path / "journal.sqlite"
-
-    @property
-    def ended_ns(self) -> int | None:
-        """Return the event time at which its source ended [ns UTC], None while it has not."""
-        if not self.journal_path.exists():
-            return None
-        journal = JournalReader(self.journal_path)
-        try:
-            ended = journal.meta("ended_ns")
-        finally:
-            journal.close()
-        return None if ended is None else int(ended)
-
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Return the run in `path`; raises StoreError if its manifest is missing or damaged."""
-        manifest = read_manifest(path)
-        return cls(path, manifest)
+LOCK_TRIES = 4
+LOCK_PAUSE_S = 0.02  # between two tries [s]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,27 +65,58 @@ class Home:
 
         Raises HomeInUse if another process holds it.
         """
-        with _writing(self.path), (self._made() / "lock").open("a+") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                file.seek(0)
-                holder = file.read().strip() or "another process"
-                raise HomeInUse(
-                    f"{self.path} is in use by {holder}; stop it with `alphapulse down`, "
-                    "or choose another home"
-                ) from None
+        with _writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / "lock").open("a+")
+        with file:
+            self._take(file)
+            yield
+
+    def _take(self, file: TextIO) -> None:
+        if not _flocked(file, fcntl.LOCK_EX):
+            file.seek(0)
+            raise HomeInUse(
+                f"{self.path} is in use by {file.read().strip() or 'another process'}; "
+                "stop it with `alphapulse down`, or choose another home"
+            )
+        with _writing(self.path):
             file.truncate(0)
             file.write(f"process {os.getpid()} since {now()}\n")
             file.flush()
-            yield
+
+    def holder(self) -> int | None:
+        """Return the process that holds the home, None if it is free."""
+        try:
+            file = (self.path / "lock").open()
+        except FileNotFoundError:
+            return None
+        with file:
+            if _flocked(file, fcntl.LOCK_SH):
+                return None
+            said = file.read().split()
+        return int(said[1]) if len(said) > 1 else None
+
+    def announce(self, facts: Mapping[str, Any]) -> None:
+        """Write down how others reach the process that holds the home."""
+        path = self.path / "up.json"
+        with _writing(path):
+            path.with_suffix(".new").write_text(json.dumps(facts, indent=2))
+            path.with_suffix(".new").replace(path)
+
+    def announcement(self) -> dict[str, Any] | None:
+        """Return what was announced last, None if nothing was; its writer may be gone."""
+        try:
+            facts: dict[str, Any] = json.loads((self.path / "up.json").read_text())
+        except FileNotFoundError:
+            return None
+        return facts
 
     def token(self) -> str:
         """Return the token HTTP routes ask for, made at the first call, for this user only."""
         path = self.path / "token"
         with _writing(path):
             if not path.exists():
-                self._made()
+                self.path.mkdir(parents=True, exist_ok=True)
                 _write_once(path, secrets.token_urlsafe(32))
             token = path.read_text().strip()
         if not token:
@@ -140,7 +132,11 @@ class Home:
         numbers = sorted(
             int(path.name) for path in self.runs_path.iterdir() if path.name.isdecimal()
         )
-        return [Run.read(self.runs_path / str(number)) for number in numbers]
+        return [self.run(number) for number in numbers]
+
+    def run(self, number: int) -> Run:
+        """Return a run by its number; raises StoreError if it is missing or damaged."""
+        return Run.read(self.runs_path / str(number))
 
     def open_run(
         self,
@@ -176,9 +172,7 @@ class Home:
 
     def _start(self, manifest: Manifest) -> Run:
         path = self.runs_path / str(manifest.number)
-        unborn = (
-            self.runs_path / f".{manifest.number}"
-        )  # a kill before the rename leaves no half a run
+        unborn = self.runs_path / f".{manifest.number}"  # a kill leaves no half a run
         with _writing(path):
             shutil.rmtree(unborn, ignore_errors=True)
             unborn.mkdir(parents=True)
@@ -186,9 +180,16 @@ class Home:
             unborn.rename(path)
         return Run(path, manifest)
 
-    def _made(self) -> Path:
-        self.path.mkdir(parents=True, exist_ok=True)
-        return self.path
+
+def _flocked(file: TextIO, kind: int) -> bool:
+    for _ in range(LOCK_TRIES):  # a glance of `holder` may be in the way for a moment
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(LOCK_PAUSE_S)
+        else:
+            return True
+    return False
 
 
 def _write_once(path: Path, content: str) -> None:
@@ -211,8 +212,6 @@ def _writing(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if isinstance(error, StoreError):
-            raise
         raise StoreError(
             f"{path}: {error}; make it writable by this user, free space, or choose another home"
         ) from error

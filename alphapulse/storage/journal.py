@@ -19,6 +19,8 @@ from alphapulse.storage.encoding import EncodedRecord, encode
 from alphapulse.storage.journal_reader import Batch, JournalReader
 from alphapulse.storage.tables import JOURNAL_SQL, NUM_VALUES, SCHEMA_VERSION
 
+PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
+
 
 class Journal(JournalReader):
     """The one writer of a run's journal; made where there is none yet.
@@ -75,8 +77,8 @@ class Journal(JournalReader):
             self.path, timeout=self._busy_timeout_s, check_same_thread=False, isolation_level=None
         )
         try:
+            db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 self._create(db)
         except BaseException:

@@ -64,7 +64,7 @@ class JournalReader:
         sql = f"SELECT {names} FROM {table} WHERE {span} AND ({where}) ORDER BY position"
         with self._database() as db:
             rows = db.execute(sql, (after, 2**62 if to is None else to, *values)).fetchall()
-        return [unpacked(row) for row in rows] if table == "packages" else rows
+        return [unpacked(table, row) for row in rows]
 
     def last_decision(self, symbol: str) -> int | None:
         """Return the newest decision instant of `symbol` [ns UTC], None before the first."""

@@ -1,7 +1,7 @@
 """Delta tables that take the journal's batches, each exactly once through any crash.
 
 A commit carries the journal's name and the batch's number (a Delta transaction), so the table
-itself knows which batches it holds: what a killed writer left behind is either a whole batch or nothing.
+itself knows which batches it holds: a killed writer leaves a whole batch behind or nothing.
 """
 
 from __future__ import annotations

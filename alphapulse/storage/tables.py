@@ -68,6 +68,7 @@ COLUMNS: Mapping[str, Mapping[str, type]] = {
         "cells_layout": str,
     },
 }
+COMPRESSED = frozenset({"streams", "forming", "peers", "substitutions", "cells"})  # in a journal
 KEYS: Mapping[str, tuple[str, ...]] = {  # what is stored once, in the order of an answer
     "inferences": ("event_ns", "symbol", "model", "run"),
     "predictions": ("event_ns", "symbol", "model", "timeframe", "level", "run"),
@@ -85,7 +86,7 @@ CREATE TABLE decisions (
   decided_at_ns INTEGER NOT NULL, window_version INTEGER NOT NULL, input_hash TEXT NOT NULL,
   spec_version INTEGER NOT NULL, config_hash TEXT NOT NULL,
   action TEXT NOT NULL, confidence, utility_r, reason TEXT NOT NULL,
-  entry_threshold, exit_threshold, substitutions TEXT NOT NULL,
+  entry_threshold, exit_threshold, substitutions BLOB NOT NULL,
   last_trade_id INTEGER NOT NULL, last_book_id INTEGER NOT NULL,
   streams BLOB NOT NULL, forming BLOB NOT NULL, forming_layout TEXT NOT NULL,
   peer_slots TEXT NOT NULL, peers BLOB NOT NULL, peers_layout TEXT NOT NULL,

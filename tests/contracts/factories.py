@@ -49,13 +49,17 @@ class ModelSubject:
 
 @dataclass(frozen=True)
 class ProviderSubject:
-    """A source under test; `is_endless` where it goes on until the reader leaves."""
+    """A source under test; `is_endless` where it goes on until the reader leaves.
+
+    One reading may take `limit_s`: a source that should end and does not fails its check.
+    """
 
     kind: type[DataProvider]
     make: Callable[[], DataProvider]
     instruments: Sequence[Instrument]
     is_endless: bool = False
     num_events: int = 40
+    limit_s: float = 20.0
 
 
 @dataclass(frozen=True)

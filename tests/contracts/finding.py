@@ -1,4 +1,4 @@
-"""Find every implementation of a promise by importing the whole product and asking its subclasses."""
+"""Find every implementation of a promise: import the whole product, ask for subclasses."""
 
 from __future__ import annotations
 

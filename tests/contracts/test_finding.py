@@ -1,4 +1,4 @@
-"""Check that the search for implementations sees the whole product, and each promise has a suite."""
+"""Check that the search for implementations sees all of the product, each promise its suite."""
 
 from __future__ import annotations
 

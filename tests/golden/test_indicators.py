@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def column(rows_TC: Floats, name: str) -> list[float]:
 
 
 def wilder(values: list[float], period: int, first: int) -> list[float]:
-    """Return Wilder's average: a plain mean of values[first:first + period], then 1/period steps."""
+    """Return Wilder's average: a plain mean of `period` values, then 1/period steps."""
     average = sum(values[first : first + period]) / period
     out = [math.nan] * (first + period - 1) + [average]
     for value in values[first + period :]:
@@ -59,7 +60,7 @@ def exponential(values: list[float], period: int) -> list[float]:
 def test_rsi_is_wilders(rows_TC: Floats) -> None:
     # Source: Wilder, New Concepts in Technical Trading Systems (1978), ch. 6.
     close = column(rows_TC, "close")
-    steps = [0.0, *(b - a for a, b in zip(close, close[1:], strict=False))]
+    steps = [0.0, *(b - a for a, b in pairwise(close))]
     gains = wilder([max(s, 0) for s in steps], 14, 1)
     losses = wilder([max(-s, 0) for s in steps], 14, 1)
 

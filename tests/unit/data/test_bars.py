@@ -75,6 +75,37 @@ def test_every_whole_minute_equals_the_published_candle(recordings: Path, name: 
     np.testing.assert_allclose(rows[:, 4], wanted["volume"].to_numpy(), rtol=1e-9)
 
 
+def test_forming_day_is_the_venues_hours_and_minutes_and_the_trades_since(
+    recordings: Path,
+) -> None:
+    candles = {tf: published(recordings, "ETHUSDT", tf).set_index("ts") for tf in ("1m", "1h")}
+    day, now = pd.Timestamp("2024-08-09", tz="UTC"), pd.Timestamp("2024-08-09T00:03:20Z")
+    maker = BarMaker("ETHUSDT", gap_s=5.0)
+    trades = pd.read_parquet(recordings / "trades-ETHUSDT.parquet")
+    trades = trades[(trades["ts"] >= day + pd.Timedelta("3min")) & (trades["ts"] < now)]
+    for timeframe, table_ in candles.items():
+        closed = table_[table_.index + pd.Timedelta(timeframe) <= day + pd.Timedelta("3min")]
+        opens = closed.index.as_unit("ns").astype("int64").to_numpy()
+        rows = closed[["open", "high", "low", "close", "volume"]].to_numpy()
+        maker.seed(BarSeries("ETHUSDT", Timeframe(timeframe), opens, rows))
+
+    for ts, price, size in zip(
+        trades["ts"].astype("int64"), trades["price"], trades["size"], strict=True
+    ):
+        maker.trade(ts, price, size)
+    forming = maker.forming(Timeframe.D1, now.value)
+
+    minutes = candles["1m"].loc[day : day + pd.Timedelta("2min")]
+    assert forming is not None
+    bar, is_partial = forming
+    assert is_partial
+    assert bar.open == minutes["open"].iloc[0]
+    assert bar.high == max(minutes["high"].max(), trades["price"].max())
+    assert bar.low == min(minutes["low"].min(), trades["price"].min())
+    assert bar.close == trades["price"].iloc[-1]
+    assert bar.volume == pytest.approx(minutes["volume"].sum() + trades["size"].sum(), rel=1e-9)
+
+
 def test_hour_and_day_that_began_before_the_first_tick_are_not_rolled_up(recordings: Path) -> None:
     _, bars = run(recordings, "ETHUSDT")
 
@@ -155,6 +186,16 @@ def test_minute_with_a_gap_is_the_venues_candle() -> None:
 
     assert [bar for bar in bars if bar.timeframe is Timeframe.M1] == [candle(T0)]
     assert maker.forming(Timeframe.H1, T0 + MINUTE)[1]  # type: ignore[index]
+
+
+def test_candle_that_comes_late_still_enters_while_nothing_newer_has() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    seconds(maker, T0 + MINUTE - 2 * SECOND_NS, 2)
+    maker.venue(candle(T0))
+
+    bars = seconds(maker, T0 + MINUTE, 1)
+
+    assert candle(T0) in bars
 
 
 def test_candle_of_a_bar_made_from_trades_is_compared_and_not_used() -> None:

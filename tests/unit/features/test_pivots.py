@@ -1,9 +1,10 @@
-"""Laws of the Williams structure: nothing repaints, up mirrors down, levels nest, time never goes back."""
+"""Laws of the Williams structure: nothing repaints, up mirrors down, levels nest."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -80,7 +81,7 @@ def test_pivots_become_known_at_the_close_of_their_bar_and_in_order(bars: list[S
 def test_short_term_pivots_alternate(bars: list[Shape]) -> None:
     kinds = [p.kind for p in flat(walk(bars)) if p.level == 1]
 
-    assert all(a is not b for a, b in zip(kinds, kinds[1:], strict=False))
+    assert all(a is not b for a, b in pairwise(kinds))
 
 
 @given(BARS)
@@ -95,7 +96,8 @@ def test_state_is_the_newest_pivot_of_each_kind(bars: list[Shape]) -> None:
         high, low, leg = structure.state[3 * level - 3 : 3 * level]
         assert highs[-1:] == ([high] if high == high else [])
         assert lows[-1:] == ([low] if low == low else [])
-        assert leg == ((-1 if known[-1].kind is PivotKind.HIGH else 1) if known else leg)
+        legs = [-1 if p.kind is PivotKind.HIGH else 1 for p in known]
+        assert legs[-1:] == ([leg] if leg == leg else [])
 
 
 @given(BARS, BARS)

@@ -1,4 +1,4 @@
-"""What a run was started from, as its folder says: `manifest.json`."""
+"""A run: what it was started from, written once in its folder, and where its files are."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from alphapulse.config import Settings
 from alphapulse.domain.errors import StoreError
+from alphapulse.storage.journal_reader import JournalReader
 
 MANIFEST_VERSION = 1
 _SOURCE_TREE = Path(__file__).parents[2]
@@ -53,6 +54,50 @@ class Manifest:
     created_at: str
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One run of a home.
+
+    Attributes:
+        path: its folder, `runs/<number>`.
+    """
+
+    path: Path
+    manifest: Manifest
+
+    @property
+    def id(self) -> str:
+        """Return the id its rows carry."""
+        return self.manifest.id
+
+    @property
+    def number(self) -> int:
+        """Return its number in the home."""
+        return self.manifest.number
+
+    @property
+    def journal_path(self) -> Path:
+        """Return where its journal is."""
+        return self.path / "journal.sqlite"
+
+    @property
+    def ended_ns(self) -> int | None:
+        """Return the event time at which its source ended [ns UTC], None while it has not."""
+        if not self.journal_path.exists():
+            return None
+        journal = JournalReader(self.journal_path)
+        try:
+            ended = journal.meta("ended_ns")
+        finally:
+            journal.close()
+        return None if ended is None else int(ended)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Return the run in `path`; raises StoreError if its manifest is missing or damaged."""
+        return cls(path, _read_manifest(path))
+
+
 def new_manifest(
     number: int,
     *,
@@ -80,14 +125,13 @@ def new_manifest(
     )
 
 
-def read_manifest(folder: Path) -> Manifest:
-    """Return the manifest in the folder of a run; raises StoreError if it is missing or damaged."""
+def _read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest(**json.loads((folder / "manifest.json").read_bytes()))
     except (OSError, ValueError, TypeError) as error:
         raise StoreError(
             f"{folder / 'manifest.json'}: expected the manifest of run {folder.name}, was "
-            f"{error!r}; restore the file from a backup, or move the folder {folder} out of the home"
+            f"{error!r}; restore the file from a backup, or move {folder} out of the home"
         ) from None
     if manifest.schema_version != MANIFEST_VERSION or str(manifest.number) != folder.name:
         raise StoreError(
@@ -109,7 +153,7 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def run_id(
     source: str, content_hash: str, config_hash: str, *, checkpoints: Mapping[str, str], number: int
 ) -> str:
-    """Return the id of a run: 16 hex digits of sha256 over what it starts from, as canonical JSON."""
+    """Return the id of a run: 16 hex digits of sha256 over what it starts from."""
     origin = {"source": source, "content_hash": content_hash, "config_hash": config_hash}
     identity = origin | {"checkpoints": dict(checkpoints), "number": number}
     canonical = json.dumps(identity, sort_keys=True, separators=(",", ":"))

@@ -1,0 +1,121 @@
+"""Before anything starts: which source, which checkpoints, which run."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from alphapulse.config import Settings
+from alphapulse.data.tape import content_hash, find_recording
+from alphapulse.domain.errors import ClusterError, NoData
+from alphapulse.domain.inference import MODELS
+from alphapulse.models.checkpoints import Registry
+from alphapulse.storage.home import Home, Run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the command line asked for.
+
+    Attributes:
+        source: `auto`, `live` or `recording`.
+        recording: folder given with --recording, or None.
+        fresh: start the next run instead of continuing.
+    """
+
+    source: str
+    recording: Path | None
+    fresh: bool
+
+
+def open_run(
+    home: Home, settings: Settings, asked: Asked, *, say: Callable[[str], None]
+) -> tuple[Run, Path | None]:
+    """Return the run to work on and the recording behind it (None: the live venue).
+
+    Trains the first checkpoints if the home has none for the data. Raises NoData without a venue
+    and without a recording, ClusterError if the first training fails.
+    """
+    market = settings.market
+    recording = _choose(home, settings, asked)
+    say(f"source: {f'recording {recording}' if recording else f'live {market.exchange}'}")
+    if recording is not None:
+        checkpoints = _first_checkpoints(home, settings, recording, say=say)
+        name, content = recording.name, content_hash(recording, market.instruments)
+    else:
+        checkpoints = _champions(home)
+        if not checkpoints:
+            say(f"first start: fetching the closed candles of {market.exchange}")
+            candles = asyncio.run(_download(home, settings))
+            checkpoints = _first_checkpoints(home, settings, candles, say=say)
+        name, watched = market.exchange, ",".join(market.symbols)
+        content = hashlib.sha256(f"{name}|{watched}".encode()).hexdigest()
+    run = home.open_run(
+        source="recording" if recording else "live",
+        recording=name,
+        content_hash=content,
+        settings=settings,
+        checkpoints=checkpoints,
+        fresh=asked.fresh,
+    )
+    return run, recording
+
+
+def _choose(home: Home, settings: Settings, asked: Asked) -> Path | None:
+    market, probe_s = settings.market, settings.feed.probe_s
+    if asked.source == "live" or (asked.source == "auto" and asked.recording is None):
+        from alphapulse.data.live import reachable  # ccxt takes half a second
+
+        if asyncio.run(reachable(market.exchange, timeout_s=probe_s)):
+            return None
+        if asked.source == "live":
+            raise NoData(
+                f"{market.exchange}: expected an answer within {probe_s:g} s, was none; "
+                "check the network, or replay with --source recording --recording DIR"
+            )
+    roots = [home.path / "market"]
+    return find_recording(asked.recording, market.instruments, os.environ, roots=roots)
+
+
+def _champions(home: Home) -> dict[str, str]:
+    """Return the id of every model's champion, nothing unless all of them have one."""
+    registry = Registry(home.registry_path)
+    found = {model: registry.champion(model) for model in MODELS}
+    return {model: id for model, id in found.items() if id} if all(found.values()) else {}
+
+
+async def _download(home: Home, settings: Settings) -> Path:
+    from alphapulse.data.download import download_candles
+    from alphapulse.data.live import Live
+
+    market, feed = settings.market, settings.feed
+    venue = Live(market.exchange, market.instruments, history_bars=feed.live_history_bars)
+    folder = home.path / "market" / f"{market.exchange}-candles"
+    return await download_candles(venue, market.instruments, folder)
+
+
+def _first_checkpoints(
+    home: Home, settings: Settings, recording: Path, *, say: Callable[[str], None]
+) -> dict[str, str]:
+    """Return the ids of the first checkpoints of a recording, trained now if there are none."""
+    registry = Registry(home.registry_path)
+    content = content_hash(recording, settings.market.instruments)
+    found = registry.find_first(content, settings.hash)
+    if found is None:
+        say("first start: training the first checkpoints on the history of the recording")
+        command = [sys.executable, "-m", "experiments.first_training"]
+        command += ["--home", str(home.path), "--recording", str(recording)]
+        ended = subprocess.run(command, stdout=sys.stderr, check=False)
+        found = registry.find_first(content, settings.hash)
+        if ended.returncode != 0 or found is None:
+            raise ClusterError(
+                f"first training: expected checkpoints, it ended with {ended.returncode}; "
+                "its own message stands above"
+            )
+    return found

@@ -1,0 +1,189 @@
+"""The cache gives out windows that never change, and refuses what is late or cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alphapulse.config import Feed, Market
+from alphapulse.data.cache import MarketCache, Rows
+from alphapulse.data.tape import Tape
+from alphapulse.domain.errors import InvalidEvent
+from alphapulse.domain.market import (
+    SECOND_NS,
+    BarFlag,
+    BookDelta,
+    FeedGap,
+    MarketEvent,
+    MarketWindow,
+    Timeframe,
+    Trade,
+)
+
+INSTRUMENTS = Market().instruments
+ETH, BTC = (instrument.symbol for instrument in INSTRUMENTS)
+FIRST_NS = 1_723_161_257 * SECOND_NS  # 2024-08-08 23:54:17, the first decision instant
+T0 = 1_723_161_600 * SECOND_NS  # 2024-08-09 00:00 UTC
+
+
+async def _read(tape: Tape) -> tuple[MarketCache, AsyncIterator[MarketEvent]]:
+    cache = MarketCache(INSTRUMENTS, Feed())
+    for timeframe in Timeframe:
+        for instrument in INSTRUMENTS:
+            cache.seed(await tape.history(instrument, timeframe, None))
+    return cache, tape.events()
+
+
+async def _replay(tape: Tape, until_ns: int) -> MarketCache:
+    cache, events = await _read(tape)
+    async for event in events:
+        if event.ts_ns >= until_ns:
+            break
+        cache.apply(event)
+    return cache
+
+
+@pytest.fixture(scope="module")
+def cache(recordings: Path) -> MarketCache:
+    return asyncio.run(_replay(Tape(recordings, INSTRUMENTS), FIRST_NS + SECOND_NS))
+
+
+@pytest.fixture(scope="module")
+def window(cache: MarketCache) -> MarketWindow:
+    return cache.window(FIRST_NS + SECOND_NS)
+
+
+def test_window_holds_the_slots_of_an_input_and_nothing_older(window: MarketWindow) -> None:
+    counts = {key: len(stream.open_ns_T) for key, stream in window.streams.items()}
+
+    assert [counts[ETH, timeframe] for timeframe in Timeframe] == [2, 299, 299, 299]
+    for (_, timeframe), stream in window.streams.items():
+        end_ns = timeframe.floor(window.event_ns)
+        assert stream.open_ns_T[-1] == end_ns - timeframe.ns
+        assert (np.diff(stream.open_ns_T) == timeframe.ns).all()
+        assert stream.forming_open_ns == (None if timeframe is Timeframe.S1 else end_ns)
+    assert window.books[BTC].second_ns_T.tolist() == [FIRST_NS + i * SECOND_NS for i in (-1, 0, 1)]
+    assert window.down == frozenset()
+
+
+def test_forming_bars_that_began_before_the_first_tick_are_partial(window: MarketWindow) -> None:
+    flags = {tf: BarFlag(window.streams[ETH, tf].forming_flags) for tf in list(Timeframe)[1:]}
+
+    wanted = BarFlag.VALID | BarFlag.FORMING | BarFlag.PARTIAL
+    assert flags == dict.fromkeys(flags, wanted)
+    assert window.close(ETH) == pytest.approx(2683, abs=2)
+
+
+def test_window_never_changes_once_given_out(recordings: Path) -> None:
+    async def run() -> tuple[MarketWindow, MarketWindow, MarketWindow]:
+        cache, events = await _read(Tape(recordings, INSTRUMENTS))
+        first = before = None
+        async for event in events:
+            if event.ts_ns >= FIRST_NS and first is None:
+                first = cache.window(FIRST_NS)
+                before = copy.deepcopy(first)
+            if event.ts_ns >= FIRST_NS + 20 * SECOND_NS:
+                break
+            cache.apply(event)
+        assert first is not None
+        assert before is not None
+        return first, before, cache.window(FIRST_NS + 20 * SECOND_NS)
+
+    first, before, later = asyncio.run(run())
+
+    for key, stream in before.streams.items():
+        np.testing.assert_array_equal(first.streams[key].rows_TC, stream.rows_TC)
+        np.testing.assert_array_equal(first.streams[key].forming_C, stream.forming_C)
+    np.testing.assert_array_equal(first.books[ETH].rows_TC, before.books[ETH].rows_TC)
+    with pytest.raises(ValueError, match="read-only"):
+        first.streams[ETH, Timeframe.M1].rows_TC[0, 0] = 1.0
+    assert (first.version, later.version) == (1, 2)
+
+
+def test_rows_move_on_without_touching_what_was_given_out() -> None:
+    rows = Rows(keep=3, num_columns=1)
+    given = []
+    for i in range(40):
+        rows.append(i, np.array([float(i)]), 0)
+        given.append(rows.newest(3))
+
+    assert [view[0].tolist() for view in given[-2:]] == [[36, 37, 38], [37, 38, 39]]
+    assert all(view[1][-1, 0] == i for i, view in enumerate(given))
+    assert rows.newest(3, from_ns=38)[0].tolist() == [38, 39]
+
+
+def trade(number: int, ts_ns: int, symbol: str = ETH) -> Trade:
+    return Trade(symbol, ts_ns, ts_ns, number, 2700.0, 1.0, True)
+
+
+def delta(number: int, ts_ns: int, *levels: tuple[float, float], snap: bool = False) -> BookDelta:
+    asks_L2 = np.array([(2701.0, 1.0)]) if snap else np.empty((0, 2))
+    bids_L2 = np.array(levels, float).reshape(-1, 2)
+    return BookDelta(ETH, ts_ns, ts_ns, number, number, snap, bids_L2, asks_L2)
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ([trade(1, T0, "X/Y")], "unknown_symbol"),
+        ([trade(1, T0 + SECOND_NS), trade(2, T0)], "out_of_order"),
+        ([trade(2, T0), trade(2, T0)], "out_of_order"),
+        ([delta(1, T0, (2700.0, -1.0), snap=True)], "invalid"),
+        ([delta(1, T0, (2700.0, 1.0), snap=True), delta(2, T0, (2702.0, 1.0))], "crossed"),
+        ([delta(1, T0, (2700.0, 1.0), snap=True), delta(3, T0, (2700.0, 1.0))], "sequence_gap"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_events_that_cannot_be_are_refused_and_counted(
+    events: list[MarketEvent], reason: str
+) -> None:
+    cache = MarketCache(INSTRUMENTS, Feed())
+
+    for event in events:
+        cache.apply(event)
+
+    assert cache.quarantined == {reason: 1}
+    assert [kept[0] for kept in cache.quarantine] == [reason]
+    assert cache.quarantine[0][1] is events[-1]
+
+
+def test_symbol_is_down_in_a_gap_and_after_too_long_a_silence() -> None:
+    cache = MarketCache(INSTRUMENTS, Feed(gap_s=3.0))
+    for i in range(10):
+        cache.apply(trade(i + 1, T0 + i * SECOND_NS, BTC))
+        if i < 3:
+            cache.apply(trade(i + 1, T0 + i * SECOND_NS))
+    silent = cache.window(T0 + 10 * SECOND_NS)
+    cache.apply(FeedGap(BTC, T0 + 10 * SECOND_NS + 600, T0 + 9 * SECOND_NS + 5, "reset"))
+    cache.apply(trade(20, T0 + 10 * SECOND_NS + 700, BTC))
+    broken = cache.window(T0 + 11 * SECOND_NS)
+
+    assert silent.down == {ETH}
+    assert broken.down == {ETH, BTC}
+    assert silent.streams[ETH, Timeframe.S1].open_ns_T[-1] == T0 + 4 * SECOND_NS
+    assert broken.streams[BTC, Timeframe.S1].open_ns_T[-1] == T0 + 9 * SECOND_NS
+
+
+def test_window_of_the_past_is_refused(cache: MarketCache) -> None:
+    with pytest.raises(InvalidEvent, match="expected a whole second at or after"):
+        cache.window(FIRST_NS)
+
+
+def test_views_for_people_are_plain_values(cache: MarketCache) -> None:
+    candles = cache.candles(ETH, "1m", 3)
+    book = cache.book(BTC)
+    pivots = cache.pivots(ETH, "1h")
+    state = cache.snapshot()["symbols"][ETH]
+
+    assert [c["open_at"][11:16] for c in candles] == ["23:51", "23:52", "23:53", "23:54"]
+    assert candles[-1]["flags"] == ["valid", "forming", "partial"]
+    assert {row["bids"] is None for row in book["buckets"]} == {True, False}
+    assert 0 < book["ask"] - book["bid"] < 1
+    assert {pivot["level"] for pivot in pivots} == {1, 2, 3}
+    assert state["num_bars"] == {"1s": 2, "1m": 600, "1h": 600, "1d": 600}
+    assert len(cache.trades(ETH)) == state["num_trades"]

@@ -1,0 +1,254 @@
+"""The journal keeps records whole, once, and bit for bit, and says what to do where it cannot."""
+
+from __future__ import annotations
+
+import dataclasses
+import resource
+import sqlite3
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alphapulse.domain.errors import StoreError
+from alphapulse.domain.inference import Prediction, inference_id
+from alphapulse.storage.encoding import array_of, package_of
+from alphapulse.storage.journal import Journal
+from alphapulse.storage.journal_reader import JournalReader
+from alphapulse.storage.tables import COLUMNS
+from tests.unit.storage.records import RUN, SYMBOLS, instant, record
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "journal.sqlite", run=RUN, busy_timeout_s=0.05)
+    yield journal
+    journal.close()
+
+
+def rows_of(journal: JournalReader, table: str) -> list[dict[str, Any]]:
+    return [dict(zip(COLUMNS[table], row, strict=True)) for row in journal.select(table)]
+
+
+def bits(value: Any) -> Any:
+    """Return `value` with every number and array as its bytes, so that equal means equal bits."""
+    if isinstance(value, np.ndarray):
+        return value.dtype.str, value.shape, value.tobytes()
+    if isinstance(value, float):
+        return struct.pack("<d", value)
+    if dataclasses.is_dataclass(value):
+        return {f.name: bits(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, tuple):
+        return tuple(bits(item) for item in value)
+    if isinstance(value, dict):
+        return {key: bits(item) for key, item in value.items()}
+    return value
+
+
+@contextmanager
+def full_disk(path: Path) -> Iterator[None]:
+    """Let no file of this process grow beyond what `path` and its log have now."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    size = max(file.stat().st_size for file in path.parent.iterdir())
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_views_have_the_columns_of_the_tables(journal: Journal) -> None:
+    journal.append([record(0)])
+
+    with sqlite3.connect(journal.path) as db:
+        shown = {
+            table: [c[1] for c in db.execute(f"PRAGMA table_info({table})")] for table in COLUMNS
+        }
+
+    assert {table: names[2:] for table, names in shown.items()} == {
+        table: list(columns) for table, columns in COLUMNS.items()
+    }
+
+
+@pytest.mark.parametrize("second", range(6))
+def test_predictions_come_back_bit_for_bit_and_in_order(journal: Journal, second: int) -> None:
+    given = record(second)
+
+    journal.append([given])
+
+    assert bits(journal.last_predictions(SYMBOLS[0])) == bits(given.decision.predictions)
+
+
+def test_the_package_comes_back_bit_for_bit(journal: Journal) -> None:
+    given = record(3)
+
+    journal.append([given])
+
+    (row,) = rows_of(journal, "packages")
+    assert bits(package_of(row)) == bits(given.package)
+
+
+def test_every_other_column_comes_back(journal: Journal) -> None:
+    given = record(3)
+    decision = given.decision
+
+    journal.append([given])
+
+    cnn = next(row for row in rows_of(journal, "inferences") if row["model"] == "cnn")
+    expected = {
+        "id": inference_id(run=RUN, symbol=SYMBOLS[0], event_ns=instant(3), model="cnn"),
+        "run": RUN,
+        "schema_version": 1,
+        "trace_id": given.trace_id,
+        "reference": SYMBOLS[1],
+        "received_ns": given.received_ns,
+        "decided_at_ns": given.decided_at_ns,
+        "window_version": 3,
+        "input_hash": "f" * 64,
+        "spec_version": 1,
+        "config_hash": given.config_hash,
+        "decision_action": "buy",
+        "decision_confidence": decision.confidence,
+        "decision_reason": "acts",
+        "entry_threshold": 0.6,
+        "exit_threshold": 0.5,
+        "substitutions": '["1s: 37 of 300 seconds","a \\"quoted\\" word"]',
+        "last_trade_id": 2**53 + 3,
+        "last_book_id": 0,
+    }
+    assert {name: cnn[name] for name in expected} == expected
+    assert bits(cnn["decision_utility_r"]) == bits(-0.0)
+    assert {row["kind"] for row in rows_of(journal, "predictions")} == {"L"}
+
+
+def test_closed_rows_are_kept_once_and_bit_for_bit(journal: Journal) -> None:
+    first, second = record(0), record(1)
+    again = dataclasses.replace(second, rows=(*first.rows, *second.rows))
+
+    journal.append([first, again])
+
+    kept = rows_of(journal, "rows")
+    given = [*first.rows, *second.rows]
+    assert [(r["symbol"], r["stream"], r["ts_ns"], r["flags"]) for r in kept] == [
+        (r.symbol, r.stream, r.ts_ns, r.flags) for r in given
+    ]
+    assert bits(tuple(array_of(r["cells"], r["cells_layout"]) for r in kept)) == bits(
+        tuple(r.values_C for r in given)
+    )
+
+
+def test_a_record_already_there_changes_nothing(journal: Journal) -> None:
+    journal.append([record(0)])
+    before = journal.counts()
+
+    new = journal.append([record(0), record(1), record(1)])
+
+    assert new == 1
+    assert journal.counts()["decisions"] == before["decisions"] + 1
+    assert journal.counts()["inferences"] == before["inferences"] + 3
+
+
+def test_last_is_the_newest_in_event_time_by_symbol(journal: Journal) -> None:
+    journal.append([record(7), record(2), record(9, symbol=SYMBOLS[1])])
+
+    assert journal.last_decision(SYMBOLS[0]) == instant(7)
+    assert {p.event_ns for p in journal.last_predictions(SYMBOLS[0])} == {instant(7)}
+    assert journal.last_decision(SYMBOLS[1]) == instant(9)
+    assert journal.last_decision("SOL/USDT") is None
+    assert journal.last_predictions("SOL/USDT") == ()
+
+
+def test_one_bad_record_leaves_nothing_of_its_call(journal: Journal) -> None:
+    twice: tuple[Prediction, ...] = record(1).decision.predictions[:1] * 2
+    bad = dataclasses.replace(
+        record(1), decision=dataclasses.replace(record(1).decision, predictions=twice)
+    )
+
+    with pytest.raises(StoreError, match="UNIQUE"):
+        journal.append([record(0), bad])
+
+    assert journal.counts() | {"journal_bytes": 0} == dict.fromkeys(journal.counts(), 0)
+
+
+def test_a_record_of_mixed_instants_or_of_another_run_is_refused(journal: Journal) -> None:
+    mixed = dataclasses.replace(record(0), package=record(1).package)
+
+    with pytest.raises(StoreError, match="build the record from one decision"):
+        journal.append([mixed])
+    with pytest.raises(StoreError, match=f"expected records of run {RUN}, was other"):
+        journal.append([record(0, run="other")])
+
+
+def test_a_full_disk_is_told_and_the_next_append_works_after_it_heals(journal: Journal) -> None:
+    journal.append([record(0)])
+
+    with full_disk(journal.path), pytest.raises(StoreError, match=r"append again|check the disk"):
+        journal.append([record(second) for second in range(1, 200)])
+
+    assert journal.append([record(second) for second in range(200)]) == 199
+    assert journal.counts()["decisions"] == 200
+
+
+def test_a_locked_journal_is_told_and_the_next_append_works_after_it_heals(
+    journal: Journal,
+) -> None:
+    journal.append([record(0)])
+    other = sqlite3.connect(journal.path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+
+    with pytest.raises(StoreError, match="another process holds the journal"):
+        journal.append([record(1)])
+
+    other.execute("ROLLBACK")
+    other.close()
+    assert journal.append([record(1)]) == 1
+
+
+def test_what_is_no_journal_is_told(tmp_path: Path) -> None:
+    damaged = tmp_path / "journal.sqlite"
+    damaged.write_bytes(b"not a database, but long enough to be read as one" * 100)
+
+    with pytest.raises(StoreError, match=r"SQLITE_NOTADB.*restore a backup"):
+        Journal(damaged, run=RUN).counts()
+    with pytest.raises(StoreError, match="check that the folder exists"):
+        Journal(tmp_path / "absent" / "journal.sqlite", run=RUN).counts()
+
+
+def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
+    journal.remark("schema_version", "2")
+    journal.close()
+
+    with pytest.raises(StoreError, match="expected schema version 1, was 2"):
+        journal.append([record(0)])
+
+
+def test_a_reader_sees_what_is_written_and_cannot_write(journal: Journal) -> None:
+    journal.append([record(0)])
+    reader = JournalReader(journal.path)
+    before = reader.counts()["decisions"]
+
+    journal.append([record(1)])
+
+    assert (before, reader.counts()["decisions"]) == (1, 2)
+    reader.close()
+
+
+def test_batches_are_ranges_that_follow_each_other(journal: Journal) -> None:
+    assert journal.name_batch(max_decisions=10) is None
+    journal.append([record(second) for second in range(5)])
+
+    first = journal.name_batch(max_decisions=3)
+    second = journal.name_batch(max_decisions=3)
+
+    assert first is not None
+    assert second is not None
+    assert (first.number, first.from_decision, first.to_decision) == (1, 0, 3)
+    assert (second.number, second.from_decision, second.to_decision) == (2, 3, 5)
+    assert (first.to_row, second.from_row, second.to_row) == (10, 10, 10)
+    assert journal.name_batch(max_decisions=3) is None
+    assert journal.batches(after=1) == [second]
+    assert journal.reached(1) == (3, 10)

@@ -1,0 +1,110 @@
+"""The lake holds each batch of a journal once, whatever happened on the way."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable
+
+from alphapulse.domain.errors import StoreError
+from alphapulse.storage.journal import Journal
+from alphapulse.storage.lake import Lake, arrow_schema, arrow_table
+from alphapulse.storage.tables import COLUMNS, KEYS
+from tests.unit.storage.records import RUN, SYMBOLS, record
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "journal.sqlite", run=RUN)
+    journal.append([record(second, symbol=symbol) for second in range(10) for symbol in SYMBOLS])
+    yield journal
+    journal.close()
+
+
+def contents(lake: Lake, table: str) -> pa.Table:
+    stored, _ = lake.read(table, writers=[])
+    assert stored is not None
+    keys = [(key, "ascending") for key in KEYS[table]]
+    return stored.to_table(columns=list(COLUMNS[table])).sort_by(keys)
+
+
+def assert_holds_all(lake: Lake, journal: Journal) -> None:
+    for table in COLUMNS:
+        keys = [(key, "ascending") for key in KEYS[table]]
+        expected = arrow_table(table, journal.select(table)).sort_by(keys)
+        assert contents(lake, table).equals(expected), table
+
+
+def test_columns_are_strings_int64_float64_and_binary_only() -> None:
+    kinds = {kind for table in COLUMNS for kind in arrow_schema(table).types}
+
+    assert kinds == {pa.string(), pa.int64(), pa.float64(), pa.binary()}
+
+
+def test_batches_arrive_bit_for_bit_and_once(tmp_path: Path, journal: Journal) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.name_batch(max_decisions=7)
+    journal.name_batch(max_decisions=100)
+
+    commits = lake.take(journal, writer=journal.name())
+
+    assert commits == 8
+    assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
+    assert_holds_all(lake, journal)
+
+
+def test_tables_are_partitioned_by_symbol_and_utc_day(tmp_path: Path, journal: Journal) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.name_batch(max_decisions=100)
+
+    lake.take(journal, writer=journal.name())
+
+    parts = DeltaTable(f"{lake.uri}/inferences").partitions()
+    assert sorted((p["symbol"], p["day"]) for p in parts) == [
+        (symbol, day) for symbol in sorted(SYMBOLS) for day in ("2024-08-06", "2024-08-07")
+    ]
+
+
+def test_a_batch_one_table_missed_is_made_up_for(tmp_path: Path, journal: Journal) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    blocked = tmp_path / "lake" / "packages"
+    blocked.parent.mkdir()
+    blocked.write_text("in the way")
+    journal.name_batch(max_decisions=100)
+
+    with pytest.raises(StoreError, match="the journal keeps every batch until then"):
+        lake.take(journal, writer=journal.name())
+    blocked.unlink()
+    lake.take(journal, writer=journal.name())
+
+    assert_holds_all(lake, journal)
+
+
+def test_a_lake_that_was_lost_is_filled_again(tmp_path: Path, journal: Journal) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.name_batch(max_decisions=100)
+    lake.take(journal, writer=journal.name())
+    shutil.rmtree(tmp_path / "lake")
+
+    Lake(lake.uri).take(journal, writer=journal.name())
+
+    assert_holds_all(Lake(lake.uri), journal)
+
+
+def test_compaction_changes_no_row_and_forgets_no_batch(tmp_path: Path, journal: Journal) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    for _ in range(4):
+        journal.name_batch(max_decisions=5)
+    lake.take(journal, writer=journal.name())
+    before = len(DeltaTable(f"{lake.uri}/inferences").file_uris())
+
+    for table in COLUMNS:
+        lake.compact(table)
+
+    assert len(DeltaTable(f"{lake.uri}/inferences").file_uris()) < before
+    assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
+    assert_holds_all(lake, journal)

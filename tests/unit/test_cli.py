@@ -1,0 +1,243 @@
+"""Check what the command line prints, with which exit code it ends, and how little it imports."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from alphapulse import logs
+from alphapulse.cli import main
+from alphapulse.config import Settings
+
+HEAVY = ("ray", "torch", "pandas", "pyarrow", "duckdb", "ccxt", "talib", "numpy", "rich")
+LISTS_IMPORTS = f"""
+import sys
+from alphapulse.cli import main
+
+try:
+    main()
+except SystemExit as end:
+    print("imported:", *[name for name in {HEAVY!r} if name in sys.modules])
+    sys.exit(end.code)
+"""
+
+
+class Answer(NamedTuple):
+    """How a command ended and what it printed."""
+
+    code: Any
+    out: str
+    err: str
+
+
+Ask = Callable[..., Answer]
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
+    """Return a function that runs `alphapulse` with arguments, far from any recording or home."""
+    for name in ("ALPHAPULSE_RECORDINGS", "ALPHAPULSE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+
+    def run(*arguments: object) -> Answer:
+        monkeypatch.setattr("sys.argv", ["alphapulse", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        return Answer(end.value.code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.mark.parametrize("speed", ["0", "-1", "fast", "nan", "inf", ""])
+def test_up_at_a_speed_that_is_none_is_refused(ask: Ask, speed: str) -> None:
+    answer = ask("up", f"--speed={speed}")
+
+    assert answer.code == 2
+    assert f"--speed: expected 1, a positive factor or max, was '{speed}'" in answer.err
+    assert answer.out == ""
+
+
+@pytest.mark.parametrize("duration", ["5x", "90", "m", "0s", "-1m", ".s", "1.2.3h", "²s", ""])
+def test_up_for_a_time_that_is_none_is_refused(ask: Ask, duration: str) -> None:
+    answer = ask("up", f"--for={duration}")
+
+    assert answer.code == 2
+    assert f"--for: expected 90s, 5m, 2h or 1d, was '{duration}'" in answer.err
+
+
+def test_unknown_source_is_refused_with_the_known_ones(ask: Ask) -> None:
+    answer = ask("up", "--source", "replay")
+
+    assert answer.code == 2
+    assert all(name in answer.err for name in ("auto", "live", "recording"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [["upp"], ["up", "--fast"], ["history", "query", "--limit=0"]]
+)
+def test_command_that_does_not_exist_is_refused(ask: Ask, arguments: list[str]) -> None:
+    assert ask(*arguments).code == 2
+
+
+def test_time_that_is_none_is_refused_with_an_example(ask: Ask) -> None:
+    answer = ask("history", "query", "--from", "yesterday")
+
+    assert answer.code == 2
+    assert "expected ISO-8601 such as 2024-08-09T00:00:00Z, was 'yesterday'" in answer.err
+
+
+def test_config_show_prints_every_setting(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[server]\nhttp_port = 9000\n")
+
+    answer = ask("config", "show", "--home", tmp_path, "--json")
+
+    expected = Settings().as_dict()
+    expected["server"]["http_port"] = 9000
+    assert answer.code == 0
+    assert json.loads(answer.out) == expected
+
+
+def test_config_show_is_readable_without_json(ask: Ask, tmp_path: Path) -> None:
+    answer = ask("config", "show", "--home", tmp_path)
+
+    assert answer.code == 0
+    assert "'symbols'" in answer.out
+
+
+def test_valid_config_shows_its_hash(ask: Ask, tmp_path: Path) -> None:
+    answer = ask("config", "validate", "--home", tmp_path, "--json")
+
+    assert answer.code == 0
+    assert json.loads(answer.out) == {"valid": True, "hash": Settings().hash}
+
+
+def test_unknown_config_key_is_one_sentence_and_code_2(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[server]\nport = 9000\n")
+
+    answer = ask("config", "validate", "--home", tmp_path)
+
+    assert answer.code == 2
+    assert answer.out == ""
+    assert answer.err.startswith("ConfigError: ")
+    assert "unknown key server.port; expected one of dashboard_port, host, http_port" in answer.err
+
+
+def test_wrong_config_is_an_object_with_json(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[server]\nport = 9000\n")
+
+    answer = ask("config", "validate", "--home", tmp_path, "--json")
+
+    assert answer.code == 2
+    told = json.loads(answer.out)
+    assert told["error"] == "ConfigError"
+    assert "unknown key server.port" in told["message"]
+
+
+def test_home_comes_from_the_environment(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.toml").write_text("[server]\nport = 9000\n")
+    monkeypatch.setenv("ALPHAPULSE_HOME", str(tmp_path))
+
+    assert ask("config", "validate").code == 2
+
+
+def test_errors_are_listed_newest_first(ask: Ask, tmp_path: Path) -> None:
+    logs.configure(tmp_path / "logs", process="main", session="s")
+    for n in (1, 2):
+        logs.get_logger("storage").error(
+            "not stored", code="StoreError", reason="no space", trace_id=f"t{n}", remedy="free it"
+        )
+
+    answer = ask("errors", "--home", tmp_path, "--json")
+
+    (row,) = json.loads(answer.out)["errors"]
+    assert answer.code == 0
+    assert set(row) == {
+        "code", "count", "first_at", "last_at", "trace_id", "message", "remedy",
+    }  # fmt: skip
+    assert (row["code"], row["count"], row["trace_id"]) == ("StoreError", 2, "t2")
+    assert (row["message"], row["remedy"]) == ("no space", "free it")
+
+
+def test_errors_of_an_unused_home_are_none(ask: Ask, tmp_path: Path) -> None:
+    answer = ask("errors", "--home", tmp_path / "new", "--json")
+
+    assert (answer.code, json.loads(answer.out)) == (0, {"errors": []})
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", [["up", "--source", "recording"], ["backtest"]], ids=" ".join)
+def test_missing_recording_ends_with_code_3(ask: Ask, tmp_path: Path, command: list[str]) -> None:
+    answer = ask(*command, "--recording", tmp_path / "none", "--home", tmp_path / "home", "--json")
+
+    assert answer.code == 3
+    told = json.loads(answer.out)
+    assert told["error"] == "InvalidRecording"
+    assert str(tmp_path / "none") in told["message"]
+
+
+def test_without_any_recording_both_ways_to_get_data_are_named(ask: Ask, tmp_path: Path) -> None:
+    answer = ask("up", "--source", "recording", "--home", tmp_path / "home")
+
+    assert answer.code == 3
+    assert answer.err.count("\n") == 1
+    assert "--source live" in answer.err
+    assert "--recording DIR" in answer.err
+
+
+def test_status_and_down_of_an_unused_home_say_that_nothing_runs(ask: Ask, tmp_path: Path) -> None:
+    status = ask("status", "--home", tmp_path / "new", "--json")
+    down = ask("down", "--home", tmp_path / "new", "--json")
+
+    assert (status.code, json.loads(status.out)["state"]) == (0, "stopped")
+    assert (down.code, json.loads(down.out)) == (0, {"state": "stopped", "ended": False})
+
+
+def test_history_of_an_unused_home_is_empty(ask: Ask, tmp_path: Path) -> None:
+    answer = ask("history", "query", "--home", tmp_path / "new", "--json")
+
+    assert (answer.code, json.loads(answer.out)) == (0, {"rows": []})
+
+
+def test_doctor_names_a_wrong_setting_with_a_remedy(ask: Ask, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("[server]\nport = 9000\n")
+
+    answer = ask("doctor", "--home", tmp_path, "--json")
+
+    told = json.loads(answer.out)
+    assert (answer.code, told["ok"]) == (1, False)
+    assert [check["name"] for check in told["checks"]] == ["configuration"]
+    assert all(check["remedy"] for check in told["checks"])
+
+
+def test_doctor_gives_a_remedy_for_each_fault_and_for_nothing_else(
+    ask: Ask, tmp_path: Path
+) -> None:
+    answer = ask("doctor", "--home", tmp_path, "--recording", tmp_path / "none", "--json")
+
+    checks = {check["name"]: check for check in json.loads(answer.out)["checks"]}
+    assert answer.code == 1
+    assert not checks["recording"]["ok"]
+    assert checks["python"]["ok"]
+    assert all(bool(check["remedy"]) != check["ok"] for check in checks.values())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["up", "--help"], ["history", "query", "--help"], ["up", "--speed", "0"]],
+    ids=" ".join,
+)
+def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
+    answer = subprocess.run(
+        [sys.executable, "-c", LISTS_IMPORTS, *arguments], capture_output=True, text=True
+    )
+
+    assert answer.returncode == (0 if "--help" in arguments else 2)
+    assert answer.stdout.splitlines()[-1].split() == ["imported:"]
