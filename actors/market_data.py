@@ -11,7 +11,9 @@ from actors.launch import Launch
 from alphapulse import cluster, logs
 from alphapulse.data.feed import MarketFeed
 from alphapulse.domain.errors import Unavailable
-from alphapulse.domain.inference import DecisionPoint, Prediction
+from alphapulse.domain.inference import DecisionPoint, Prediction, trace_id
+
+log = logs.get_logger("market")
 
 
 class MarketDataActor:
@@ -43,7 +45,21 @@ class MarketDataActor:
             return self._point
         self._feed.put_outputs(outputs)
         self._point = await self._feed.advance()
+        if self._point is not None:
+            self._tell(self._point)
         return self._point
+
+    def _tell(self, point: DecisionPoint) -> None:
+        for symbol in point.inputs:
+            log.info(
+                "decision point",
+                trace_id=trace_id(run=self._launch.run, symbol=symbol, event_ns=point.event_ns),
+                symbol=symbol,
+                event_ns=point.event_ns,
+                window_version=point.window_version,
+                last_trade_id=point.last_trade_id.get(symbol, 0),
+                last_book_id=point.last_book_id.get(symbol, 0),
+            )
 
     async def latest(self) -> DecisionPoint:
         """Return the newest point."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -42,6 +43,7 @@ class Session:
 
     def _start_graph(self) -> None:
         server = self._launch.settings.server
+        logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": server.host, "port": server.http_port})
         app = importlib.import_module(GRAPH).app(self._graph_args)
         serve.run(

@@ -127,11 +127,8 @@ class TraderActor:
         while True:
             try:
                 decision: Decision = await handle.decide.remote(input, thresholds, trace)
-            except RayTaskError as error:
-                if isinstance(error.cause, AlphaPulseError):
-                    raise error.cause from None
-                raise
             except (RayError, RayServeException) as error:
+                _require_passing(error)
                 if time.monotonic() > give_up_at:
                     raise ClusterError(
                         f"Orchestrator: expected an answer within {PATIENCE_S:.0f} s, was "
@@ -154,3 +151,12 @@ async def _patiently(call: Any, **arguments: Any) -> Any:
                 raise
             log.warning("waiting for an actor", **logs.describe(error))
             await asyncio.sleep(RETRY_S)
+
+
+def _require_passing(error: RayError | RayServeException) -> None:
+    """Return if a replica was lost, which passes; raise what the graph itself raised."""
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, AlphaPulseError):
+        raise cause from None
+    if not isinstance(cause, RayError | RayServeException):
+        raise ClusterError(f"Orchestrator: expected a decision, it failed: {cause!r}") from error

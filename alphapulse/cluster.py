@@ -27,6 +27,8 @@ SERVE_APP = "alphapulse"
 
 def connect(address: str) -> None:
     """Join the Ray cluster at `address` as a driver; raises ClusterError if it refuses us."""
+    # its word about a signal handler it does not set is of no use to anybody
+    logging.getLogger("ray._private.utils").setLevel(logging.ERROR)
     try:
         ray.init(
             address=address,
@@ -59,20 +61,20 @@ class ActorProxy:
         try:
             handle = ray.get_actor(self.name, namespace=NAMESPACE)
             return await getattr(handle, method).remote(*args, **kwargs)
-        except ValueError as error:
-            if "Failed to look up actor" not in str(error):
-                raise
-            raise Unavailable(
-                f"{self.name}: expected a running actor, was none; start one with `alphapulse up`"
-            ) from error
         except RayTaskError as error:
             if isinstance(error.cause, AlphaPulseError):
                 raise error.cause from None
-            raise
+            raise ClusterError(
+                f"{self.name}.{method}: expected an answer, it failed: {error.cause!r}; "
+                f"see logs/{self.name}.jsonl in the home"
+            ) from error
         except (RayActorError, GetTimeoutError) as error:
             raise Unavailable(
-                f"{self.name}: the actor did not answer ({type(error).__name__}); "
-                "it is being restarted"
+                f"{self.name}: expected an answer, was {type(error).__name__}; Ray restarts it"
+            ) from error
+        except ValueError as error:  # ray's answer to a name nobody has
+            raise Unavailable(
+                f"{self.name}: expected a running actor, was none; start one with `alphapulse up`"
             ) from error
 
     async def pid(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import overload
@@ -10,15 +10,14 @@ from typing import overload
 import numpy as np
 
 from alphapulse.config import Settings
-from alphapulse.data.feed import MarketFeed
+from alphapulse.data.cache import MarketCache
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import InvalidRecording, NoData
 from alphapulse.domain.inference import INPUT_SPEC, Example, Masks, ModelInput, Prediction, Tensor
-from alphapulse.domain.market import TIMEFRAMES, BarFlag, BarSeries, Ints, Pivot, Timeframe
-from alphapulse.models.cnn import LEVELS
+from alphapulse.domain.market import TIMEFRAMES, BarFlag, BarSeries, Ints, MarketWindow, Timeframe
+from alphapulse.features.inputs import PeerTable, build
 from alphapulse.models.network import volatility_SF
-from alphapulse.models.vote import RISK
-from experiments.labels import entry_results, pivot_answers, pivots_of, teacher_actions
+from experiments.labels import Answers, Part
 
 # axes: N instant, oldest first · S symbol · F timeframe · T row · C channel
 WARMUP_BARS = (
@@ -30,30 +29,7 @@ HELD_OUT = "held_out"
 Upstream = Mapping[tuple[int, int], Mapping[str, Prediction]]
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """Consecutive instants, and what of their answers was known at the part's end.
-
-    Each model learns on its own part from what the models before it say there, where those never learned.
-
-    Attributes:
-        begin: first instant.
-        end: instant after the last.
-        cut_ns: an answer that came later is missing [ns UTC].
-        pivots: by head and `unique`, float32 (n, S, F).
-        results_NS2: float32 (n, S, 2) net result [R] of a long and a short.
-        actions_NS2: float32 (n, S, 2) the teacher's action, flat and long.
-    """
-
-    begin: int
-    end: int
-    cut_ns: int
-    pivots: Mapping[str, Tensor]
-    results_NS2: Tensor
-    actions_NS2: Tensor
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)  # asyncio.run formats what a task returned
 class Dataset:
     """Rows of both symbols at sampled instants, chronological.
 
@@ -156,20 +132,18 @@ async def collect(
     candles = Tape(
         recording, instruments, with_ticks=False, from_ns=start_ns, until_ns=int(at_N[-1])
     )
-    feed = MarketFeed(candles, instruments, settings.feed)
-    await feed.open()
     n, f, t = len(at_N), INPUT_SPEC.num_timeframes, INPUT_SPEC.num_rows
     bars_NSFTC = np.zeros((n, 2, f, t, INPUT_SPEC.num_channels), dtype=np.float32)
     flags_NSFT = np.zeros((n, 2, f, t), dtype=np.uint8)
     kept_ns: list[int] = []
     inputs: list[tuple[ModelInput, ...]] = []
-    for at in at_N.tolist():
-        pair = await _pair(feed, at, symbols)
+    async for window in _windows(candles, settings, at_N):
+        pair = _pair(window, symbols)
         on_instant()
-        if pair is not None:
+        if pair:
             _keep(pair[0], bars_NSFTC[len(inputs)], flags_NSFT[len(inputs)])
             inputs.append(tuple(_without_bars(input) for input in pair))
-            kept_ns.append(at)
+            kept_ns.append(window.event_ns)
     if not inputs:
         raise InvalidRecording(
             f"{recording}: expected complete inputs at {n} instants, was none; download the gaps"
@@ -199,15 +173,35 @@ def _instants(minutes: BarSeries, settings: Settings, *, where: str) -> Ints:
     return np.asarray(usable[np.linspace(0, len(usable) - 1, wanted).astype(np.int64)])
 
 
-async def _pair(
-    feed: MarketFeed, at_ns: int, symbols: Sequence[str]
-) -> tuple[ModelInput, ...] | None:
-    await feed.skip_to(at_ns - Timeframe.M1.ns)
-    point = await feed.advance()
-    if point is None or point.event_ns != at_ns:
-        return None
-    inputs = tuple(i for i in (point.inputs[s] for s in symbols) if isinstance(i, ModelInput))
-    return inputs if len(inputs) == len(symbols) else None
+async def _windows(tape: Tape, settings: Settings, at_N: Ints) -> AsyncIterator[MarketWindow]:
+    """Yield the window of every instant; the feed's cache without the windows in between."""
+    instruments = settings.market.instruments
+    cache = MarketCache(instruments, settings.feed)
+    for instrument in instruments:
+        for timeframe in TIMEFRAMES:
+            cache.seed(await tape.history(instrument, timeframe, None))
+    wanted = set(at_N.tolist())
+    minute_ns = int(at_N[0])
+    async for event in tape.events():
+        while event.ts_ns >= minute_ns:
+            cache.close_until(minute_ns)
+            if minute_ns in wanted:
+                yield cache.window(minute_ns)
+            minute_ns += Timeframe.M1.ns
+        cache.apply(event)
+    cache.close_until(minute_ns)
+    yield cache.window(minute_ns)
+
+
+def _pair(window: MarketWindow, symbols: tuple[str, ...]) -> tuple[ModelInput, ...]:
+    """Return both symbols' inputs when flat and without peers, nothing if one is not complete."""
+    account_A = np.zeros(INPUT_SPEC.num_account_fields, dtype=np.float32)
+    built = [
+        build(window, symbol=a, reference=b, peers=PeerTable(), account_A=account_A)
+        for a, b in (symbols, symbols[::-1])
+    ]
+    found = tuple(input for input in built if isinstance(input, ModelInput))
+    return found if len(found) == len(symbols) else ()
 
 
 def _keep(input: ModelInput, bars_SFTC: Tensor, flags_SFT: Masks) -> None:
@@ -243,69 +237,21 @@ def _parts(
     settings: Settings,
     end_ns: int,
 ) -> dict[str, Part]:
+    """Return the answers of every part, each as known when the next one begins."""
     training = settings.training
     taught = len(dataset.at_N) * training.num_train // (training.num_train + training.num_held_out)
     ends = np.round(np.cumsum(list(SHARES.values())) * taught).astype(int).tolist()
     bounds = [0, *ends, len(dataset.at_N)]
     cuts = [*(int(dataset.at_N[end]) for end in ends), end_ns]
-    pivots = {
-        (symbol, timeframe): pivots_of(bars, level=LEVELS[timeframe])
-        for (symbol, timeframe), bars in series.items()
-    }
+    price_NS = np.array([[input.price for input in pair] for pair in dataset.inputs_N])
+    units = zip(dataset.bars_NSFTC, dataset.flags_NSFT, strict=True)
+    market = Answers(
+        series=series,
+        symbols=dataset.symbols,
+        at_N=dataset.at_N,
+        price_NS=price_NS,
+        volatility_NSF=np.array([volatility_SF(bars, flags) for bars, flags in units]),
+        cost=training.cost_bps / 1e4,
+    )
     names = (*SHARES, HELD_OUT)
-    return {
-        name: _part(
-            dataset, pivots, series, (bounds[i], bounds[i + 1]), cuts[i], training.cost_bps / 1e4
-        )
-        for i, name in enumerate(names)
-    }
-
-
-def _part(
-    dataset: Dataset,
-    pivots: Mapping[tuple[str, Timeframe], Sequence[Pivot]],
-    series: Mapping[tuple[str, Timeframe], BarSeries],
-    bounds: tuple[int, int],
-    cut_ns: int,
-    cost: float,
-) -> Part:
-    rows = slice(*bounds)
-    at_N = dataset.at_N[rows]
-    price_NS = np.array([[input.price for input in pair] for pair in dataset.inputs_N[rows]])
-    volatility_NSF = np.array(
-        [
-            volatility_SF(bars, flags)
-            for bars, flags in zip(dataset.bars_NSFTC[rows], dataset.flags_NSFT[rows], strict=True)
-        ]
-    )
-    answers = {
-        (s, f): pivot_answers(
-            pivots[symbol, timeframe],
-            timeframe=timeframe,
-            at_N=at_N,
-            price_N=price_NS[:, s],
-            volatility_N=volatility_NSF[:, s, f],
-            cut_ns=cut_ns,
-        )
-        for s, symbol in enumerate(dataset.symbols)
-        for f, timeframe in enumerate(TIMEFRAMES)
-    }
-    minutes = [series[symbol, Timeframe.M1] for symbol in dataset.symbols]
-    results = [
-        entry_results(m, at_N=at_N, risk_N=volatility_NSF[:, s, RISK], cost=cost, cut_ns=cut_ns)
-        for s, m in enumerate(minutes)
-    ]
-    actions = [teacher_actions(m, at_N=at_N, cost=cost, cut_ns=cut_ns) for m in minutes]
-    heads = {head: _stacked(answers, head) for head in answers[0, 0]}
-    return Part(*bounds, cut_ns, heads, np.stack(results, axis=1), np.stack(actions, axis=1))
-
-
-def _stacked(answers: Mapping[tuple[int, int], Mapping[str, Tensor]], head: str) -> Tensor:
-    """Return (N, S, F) of one head."""
-    return np.stack(
-        [
-            np.stack([answers[s, f][head] for f in range(len(TIMEFRAMES))], axis=-1)
-            for s in range(INPUT_SPEC.num_symbols)
-        ],
-        axis=1,
-    )
+    return {n: market.part(bounds[i], bounds[i + 1], cuts[i]) for i, n in enumerate(names)}

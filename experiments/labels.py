@@ -2,20 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from alphapulse.domain.inference import Tensor
-from alphapulse.domain.market import BarSeries, Floats, Ints, Pivot, PivotKind, Timeframe
+from alphapulse.domain.market import (
+    TIMEFRAMES,
+    BarSeries,
+    Floats,
+    Ints,
+    Pivot,
+    PivotKind,
+    Timeframe,
+)
 from alphapulse.features.pivots import WilliamsStructure
+from alphapulse.models.cnn import LEVELS
+from alphapulse.models.vote import RISK
 
-# axes: N instant · T bar, oldest first
+# axes: N instant · S symbol · F timeframe · T bar, oldest first
 HORIZON = 300  # bars of 1m after which an entry is settled, if its stop was not reached before
 RESULT_LIMITS = (-1.5, 3.0)  # of a result [R]: one trade in a crash must not be the lesson
 BUY, SELL, HOLD = 0.0, 1.0, 2.0  # order of models.rl.ACTIONS
 HIGH, LOW, CLOSE = 1, 2, 3
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Consecutive instants, and what of their answers was known at the part's end.
+
+    Each model learns on its own part from what the models before it say there, where those never learned.
+
+    Attributes:
+        begin: first instant.
+        end: instant after the last.
+        cut_ns: an answer that came later is missing [ns UTC].
+        pivots: by head and `unique`, float32 (n, S, F).
+        results_NS2: float32 (n, S, 2) net result [R] of a long and a short.
+        actions_NS2: float32 (n, S, 2) the teacher's action, flat and long.
+    """
+
+    begin: int
+    end: int
+    cut_ns: int
+    pivots: Mapping[str, Tensor]
+    results_NS2: Tensor
+    actions_NS2: Tensor
 
 
 def pivots_of(series: BarSeries, *, level: int) -> list[Pivot]:
@@ -145,3 +179,74 @@ def teacher_actions(series: BarSeries, *, at_N: Ints, cost: float, cut_ns: int) 
         [np.where(target_N2[:, 0] == 1, BUY, HOLD), np.where(target_N2[:, 1] == 0, SELL, HOLD)]
     )
     return np.where(taught_N[:, None], actions_N2, np.nan).astype(np.float32)
+
+
+class Answers:
+    """The answers of both symbols at the instants of a dataset."""
+
+    def __init__(
+        self,
+        *,
+        series: Mapping[tuple[str, Timeframe], BarSeries],
+        symbols: Sequence[str],
+        at_N: Ints,
+        price_NS: Floats,
+        volatility_NSF: Floats,
+        cost: float,
+    ) -> None:
+        """Find all pivots once.
+
+        Args:
+            series: bars by symbol and timeframe, oldest first.
+            symbols: the primary one first.
+            at_N: int64 (N,) instants [ns UTC].
+            price_NS: float64 (N, S) prices at them [quote currency].
+            volatility_NSF: float64 (N, S, F) unit of a move [log price]; that of 1h is the risk.
+            cost: of one side [log price].
+        """
+        self._minutes = [series[symbol, Timeframe.M1] for symbol in symbols]
+        self._at_N, self._price_NS, self._volatility_NSF = at_N, price_NS, volatility_NSF
+        self._cost = cost
+        self._pivots = [
+            [pivots_of(series[symbol, tf], level=LEVELS[tf]) for tf in TIMEFRAMES]
+            for symbol in symbols
+        ]
+
+    def part(self, begin: int, end: int, cut_ns: int) -> Part:
+        """Return the answers of the instants from `begin` to `end` as known at `cut_ns`."""
+        rows = slice(begin, end)
+        at_N, volatility_NSF = self._at_N[rows], self._volatility_NSF[rows]
+        found = [
+            [
+                pivot_answers(
+                    pivots,
+                    timeframe=timeframe,
+                    at_N=at_N,
+                    price_N=self._price_NS[rows, s],
+                    volatility_N=volatility_NSF[:, s, f],
+                    cut_ns=cut_ns,
+                )
+                for f, (timeframe, pivots) in enumerate(zip(TIMEFRAMES, of_symbol, strict=True))
+            ]
+            for s, of_symbol in enumerate(self._pivots)
+        ]
+        heads = {
+            head: np.array([[answers[head] for answers in of_symbol] for of_symbol in found])
+            for head in found[0][0]
+        }
+        risk_NS = volatility_NSF[:, :, RISK]
+        results = [
+            entry_results(m, at_N=at_N, risk_N=risk_NS[:, s], cost=self._cost, cut_ns=cut_ns)
+            for s, m in enumerate(self._minutes)
+        ]
+        actions = [
+            teacher_actions(m, at_N=at_N, cost=self._cost, cut_ns=cut_ns) for m in self._minutes
+        ]
+        return Part(
+            begin=begin,
+            end=end,
+            cut_ns=cut_ns,
+            pivots={head: values.transpose(2, 0, 1).copy() for head, values in heads.items()},
+            results_NS2=np.stack(results, axis=1),
+            actions_NS2=np.stack(actions, axis=1),
+        )

@@ -19,7 +19,8 @@ from alphapulse.models.fit import (
     report,
 )
 from alphapulse.models.network import owned, seed_all
-from experiments.dataset import HELD_OUT, Dataset, Part
+from experiments.dataset import HELD_OUT, Dataset
+from experiments.labels import Part
 
 BATCH_INSTANTS = 16  # each decides both symbols: 32 rows
 

@@ -17,11 +17,12 @@ from alphapulse.features.rows import BIN_BPS, BOOK_COLUMN, BOOK_COLUMNS, NUM_BIN
 # axes: L level · 2: price, size · K bucket, rising price · B column of BOOK_COLUMNS
 BUFFERED = 1_000  # messages kept without a snapshot, 100 s of Binance's stream; the oldest leave
 PRICES_KEPT = 100_000  # prices whose ticks are remembered; all are forgotten at this bound
+NEAR = 1_000  # ticks within which the next best level is looked for before looking at all
 TICK_TOLERANCE = 1e-4  # a price further from a whole tick is another instrument's [ticks]
 BPS = 1e-4
 
 Touch = tuple[float, float, float, float]  # best bid, its size, best ask, its size
-Levels = tuple[list[int], list[float]]  # ticks, sizes
+Levels = tuple[list[int], list[float]]  # ranks, sizes
 
 
 class BookChange(StrEnum):
@@ -53,12 +54,13 @@ class Buckets:
     known_asks_K: Flags
 
 
-class _Ticks(dict[float, int]):
-    """Ticks by price, worked out once a price."""
+class _Ranks(dict[float, int]):
+    """Ranks by price, worked out once a price: the tick for a bid, minus the tick for an ask."""
 
-    def __init__(self, instrument: Instrument) -> None:
+    def __init__(self, instrument: Instrument, sign: int) -> None:
         super().__init__()
         self._instrument = instrument
+        self._sign = sign
         self._per_price = 1 / instrument.tick_size
 
     def __missing__(self, price: float) -> int:
@@ -71,53 +73,56 @@ class _Ticks(dict[float, int]):
             )
         if len(self) >= PRICES_KEPT:
             self.clear()
-        self[price] = tick
-        return tick
+        self[price] = self._sign * tick
+        return self._sign * tick
 
 
 class _Side:
-    """Sizes by tick on one side; the best level has the highest sign * tick."""
+    """Sizes on one side by rank: the best level has the highest."""
 
-    def __init__(self, sign: int) -> None:
+    def __init__(self, instrument: Instrument, sign: int) -> None:
         self.sign = sign  # +1 for bids, -1 for asks
         self.sizes: dict[int, float] = {}
-        self.best = 0  # tick; meaningless while `sizes` is empty
-        self.reach = (
-            0  # tick of the worst level of the snapshot; beyond it only named levels are known
-        )
+        self.best = 0  # rank; meaningless while `sizes` is empty
+        self.reach = 0  # rank of the snapshot's worst level; below it only named levels are known
+        self._instrument = instrument
+        self._ranks = _Ranks(instrument, sign)
+
+    def parse(self, levels_L2: Floats) -> Levels:
+        prices, sizes = levels_L2.T.tolist()
+        if sizes and not (min(sizes) >= 0 and sum(sizes) < math.inf):
+            raise InvalidEvent(
+                f"{self._instrument.symbol} book: expected finite sizes >= 0, was {sizes}; "
+                "the message is quarantined"
+            )
+        return [self._ranks[price] for price in prices], sizes
 
     def replace(self, levels: Levels) -> None:
-        self.sizes = {tick: size for tick, size in zip(*levels, strict=True) if size}
-        self.best = max(self.sizes, key=self._rank)
-        self.reach = min(self.sizes, key=self._rank)
+        self.sizes = {rank: size for rank, size in zip(*levels, strict=True) if size}
+        self.best, self.reach = max(self.sizes), min(self.sizes)
 
     def update(self, levels: Levels) -> None:
-        known, sign, best = self.sizes, self.sign, self.best
-        for tick, size in zip(*levels, strict=True):
+        known, best = self.sizes, self.best
+        for rank, size in zip(*levels, strict=True):
             if size:
-                known[tick] = size
-                if sign * tick > sign * best:
-                    best = tick
+                known[rank] = size
+                if rank > best:
+                    best = rank
             else:
-                known.pop(tick, None)
-        if best not in known and known:
-            best = self._next(best)
-        self.best = best
+                known.pop(rank, None)
+        self.best = best if best in known or not known else self._next(best)
 
-    def _next(self, tick: int) -> int:
-        for distance in range(1, 1_000):  # the next level is near; else look at all of them
-            if tick - self.sign * distance in self.sizes:
-                return tick - self.sign * distance
-        return max(self.sizes, key=self._rank)
-
-    def _rank(self, tick: int) -> int:
-        return self.sign * tick
+    def _next(self, rank: int) -> int:
+        for lower in range(rank - 1, rank - NEAR, -1):
+            if lower in self.sizes:
+                return lower
+        return max(self.sizes)
 
     def arrays(self) -> tuple[Ints, Floats]:
+        """Return ticks and sizes of all levels, unordered."""
         count = len(self.sizes)
-        return np.fromiter(self.sizes, np.int64, count), np.fromiter(
-            self.sizes.values(), np.float64, count
-        )
+        ranks_L = np.fromiter(self.sizes, np.int64, count)
+        return self.sign * ranks_L, np.fromiter(self.sizes.values(), np.float64, count)
 
 
 class Book:
@@ -146,10 +151,9 @@ class Book:
         self.num_gaps = 0
         self.num_crossed = 0
         self._instrument = instrument
-        self._ticks = _Ticks(instrument)
         self._decimals = -int(Decimal(str(instrument.tick_size)).as_tuple().exponent)
         self._newest_ns = -1
-        self._bids, self._asks = _Side(+1), _Side(-1)
+        self._bids, self._asks = _Side(instrument, +1), _Side(instrument, -1)
         self._waiting: deque[BookDelta] = deque(maxlen=BUFFERED)
         self._is_whole_second = False  # the feed was up since the last boundary
         self._is_known_second = False  # and the book known
@@ -187,7 +191,7 @@ class Book:
         bids, asks = self._bids, self._asks
         if not (self.is_known and bids.sizes and asks.sizes):
             return None
-        bid, ask = self._price(bids.best), self._price(asks.best)
+        bid, ask = self._price(bids.best), self._price(-asks.best)
         return bid, bids.sizes[bids.best], ask, asks.sizes[asks.best]
 
     def levels(self, count: int) -> tuple[Floats, Floats]:
@@ -204,7 +208,7 @@ class Book:
             return None
         tick = self._instrument.tick_size
         width = round(self._instrument.bucket_size / tick)
-        mid = (self._bids.best + self._asks.best) / 2
+        mid = (self._bids.best - self._asks.best) / 2
         low, high = math.ceil(mid * (1 - pct / 100)), math.floor(mid * (1 + pct / 100))
         first, count = low // width, high // width - low // width + 1
         edges_K = (first + np.arange(count)) * width  # lower edges in ticks
@@ -215,7 +219,8 @@ class Book:
             sums_K = np.bincount(
                 ticks_L[inside_L] // width - first, sizes_L[inside_L], minlength=count
             )
-            known_K = edges_K >= side.reach if side.sign > 0 else edges_K + width - 1 <= side.reach
+            worst_K = edges_K if side.sign > 0 else -(edges_K + width - 1)
+            known_K = worst_K >= side.reach
             sizes_K: Floats = np.where(known_K, sums_K, np.nan)
             sides.append((sizes_K, known_K.astype(np.uint8)))
         (bids_K, known_bids_K), (asks_K, known_asks_K) = sides
@@ -266,7 +271,7 @@ class Book:
         row_B[BOOK_COLUMN["imbalance"]] = (bid_size - ask_size) / both
         microprice = (bid * ask_size + ask * bid_size) / both
         row_B[BOOK_COLUMN["microprice_bps"]] = (microprice / mid - 1) / BPS
-        mid_tick = (self._bids.best + self._asks.best) / 2
+        mid_tick = (self._bids.best - self._asks.best) / 2
         per_tick = 1 / (mid_tick * BIN_BPS * BPS)  # bins a tick
         depth = 0.0
         for i, side in enumerate((self._bids, self._asks)):
@@ -275,7 +280,7 @@ class Book:
             inside_L = bins_L < NUM_BINS
             sums = np.bincount(bins_L[inside_L], sizes_L[inside_L], minlength=NUM_BINS)
             depth += float(sums.sum())
-            num_known = int(side.sign * per_tick * (mid_tick - side.reach))
+            num_known = int(per_tick * (side.sign * mid_tick - side.reach))
             sums[max(num_known, 0) :] = np.nan
             row_B[i * NUM_BINS : (i + 1) * NUM_BINS] = sums
         row_B[BOOK_COLUMN["depth"]] = depth
@@ -283,7 +288,8 @@ class Book:
     def _restart(self, snapshot: BookDelta) -> BookChange:
         if self.is_known and snapshot.last_id < self.last_id:
             return BookChange.STALE
-        bids, asks = self._parse(snapshot.bids_L2), self._parse(snapshot.asks_L2)
+        bids = self._bids.parse(snapshot.bids_L2)
+        asks = self._asks.parse(snapshot.asks_L2)
         if not (any(bids[1]) and any(asks[1])):
             raise InvalidEvent(
                 f"{self._instrument.symbol} book snapshot {snapshot.last_id}: expected "
@@ -311,7 +317,7 @@ class Book:
             self._lose()
             self._waiting.append(delta)
             return BookChange.GAP
-        bids, asks = self._parse(delta.bids_L2), self._parse(delta.asks_L2)
+        bids, asks = self._bids.parse(delta.bids_L2), self._asks.parse(delta.asks_L2)
         self._bids.update(bids)
         self._asks.update(asks)
         self.last_id = delta.last_id
@@ -319,7 +325,7 @@ class Book:
 
     def _uncrossed(self) -> BookChange:
         bids, asks = self._bids, self._asks
-        if bids.sizes and asks.sizes and bids.best >= asks.best:
+        if bids.sizes and asks.sizes and bids.best >= -asks.best:
             self.num_crossed += 1
             self._lose()
             return BookChange.CROSSED
@@ -336,20 +342,12 @@ class Book:
         self._ofi += (bid >= bid0) * bid_size - (bid <= bid0) * bid_size0
         self._ofi += (ask >= ask0) * ask_size0 - (ask <= ask0) * ask_size
 
-    def _parse(self, levels_L2: Floats) -> Levels:
-        prices, sizes = levels_L2.T.tolist()
-        if sizes and not (min(sizes) >= 0 and sum(sizes) < math.inf):
-            raise InvalidEvent(
-                f"{self._instrument.symbol} book: expected finite sizes >= 0, was {sizes}; "
-                "the message is quarantined"
-            )
-        return [self._ticks[price] for price in prices], sizes
-
     def _price(self, tick: int) -> float:
         return round(tick * self._instrument.tick_size, self._decimals)
 
     def _nearest(self, side: _Side, count: int) -> Floats:
         if not self.is_known:
             return np.empty((0, 2))
-        ticks = sorted(side.sizes, reverse=side.sign > 0)[:count]
-        return np.array([(self._price(t), side.sizes[t]) for t in ticks]).reshape(-1, 2)
+        ranks = sorted(side.sizes, reverse=True)[:count]
+        levels = [(self._price(side.sign * rank), side.sizes[rank]) for rank in ranks]
+        return np.array(levels).reshape(-1, 2)

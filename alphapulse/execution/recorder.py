@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 
 from alphapulse.domain.errors import AlphaPulseError
 from alphapulse.domain.inference import DecisionRecord
@@ -32,6 +33,7 @@ class Recorder:
         self._timeout_s = timeout_s
         self._max_pending = max_pending
         self._pending: deque[DecisionRecord] = deque()
+        self._sending: list[DecisionRecord] = []  # of the pending ones, on their way
         self._retry: asyncio.Task[None] | None = None
         self.flagged = 0
         self.lost = 0
@@ -39,11 +41,11 @@ class Recorder:
     @property
     def num_pending(self) -> int:
         """Return how many records wait for the store."""
-        return len(self._pending)
+        return len(self._pending) + len(self._sending)
 
     async def record(self, records: Sequence[DecisionRecord]) -> bool:
         """Return whether the records are durable now; if not they are flagged and kept."""
-        if not self._pending and await self._try(records):
+        if not self.num_pending and await self._try(records):
             return True
         self.flagged += len(records)
         self._keep(records)
@@ -56,6 +58,7 @@ class Recorder:
         if self._retry is not None and not self._retry.done():
             await asyncio.wait([self._retry], timeout=timeout_s)
             self._retry.cancel()
+            await asyncio.gather(self._retry, return_exceptions=True)
         for record in self._pending:
             log.error(
                 "record lost",
@@ -83,26 +86,36 @@ class Recorder:
         return True
 
     def _keep(self, records: Sequence[DecisionRecord]) -> None:
-        for record in records:
-            if len(self._pending) == self._max_pending:
-                dropped = self._pending.popleft()
-                self.lost += 1
-                log.error(
-                    "record lost",
-                    code="RecordLost",
-                    trace_id=dropped.trace_id,
-                    reason=f"more than {self._max_pending} records wait for the store",
-                    remedy="bring the store back, or raise storage.retry_records",
-                )
-            self._pending.append(record)
+        self._pending.extend(records)
+        while len(self._pending) > self._max_pending:
+            dropped = self._pending.popleft()
+            head = self._pending[0]  # the closed rows it carried for all that follow go with it
+            self._pending[0] = replace(head, rows=dropped.rows + head.rows)
+            self.lost += 1
+            log.error(
+                "record lost",
+                code="RecordLost",
+                trace_id=dropped.trace_id,
+                reason=f"more than {self._max_pending} records wait for the store",
+                remedy="bring the store back, or raise storage.retry_records",
+            )
 
     async def _drain(self) -> None:
         while self._pending:
-            batch = list(self._pending)[:50]
-            if await self._try(batch):
-                stored = {id(record) for record in batch}
-                while self._pending and id(self._pending[0]) in stored:  # some may be lost by now
-                    self._pending.popleft()
+            self._sending = [self._pending.popleft() for _ in range(min(50, len(self._pending)))]
+            try:
+                stored = await self._try(self._sending)
+            except asyncio.CancelledError:
+                self._put_back()
+                raise
+            if stored:
+                self._sending = []
             else:
+                self._put_back()
                 await asyncio.sleep(RETRY_S)
         log.info("store answers again", flagged=self.flagged, lost=self.lost)
+
+    def _put_back(self) -> None:
+        self._pending.extendleft(reversed(self._sending))
+        self._sending = []
+        self._keep(())

@@ -118,6 +118,7 @@ class StreamEncoder(nn.Module):
         self.stem = nn.Linear(PATCH * columns, sizes.width)
         self.blocks = nn.ModuleList(Block(sizes.width, dilation) for dilation in DILATIONS)
         self.token = nn.Linear(2 * sizes.width + 2 * columns, sizes.token)
+        self.norm = nn.LayerNorm(sizes.token)
         with torch.no_grad():  # no candle is EMPTY, so nothing could be learned about it
             self.stem.weight.view(-1, PATCH, columns)[..., -1] = 0
             self.token.weight[:, 2 * sizes.width :].view(-1, 2, columns)[..., -1] = 0
@@ -126,7 +127,7 @@ class StreamEncoder(nn.Module):
         """Return one token a stream, (B, D); an all-masked stream gives zeros, masked rows have no say."""
         shown_BTC = torch.stack([(flags_BT & int(flag)) != 0 for flag in SHOWN], dim=-1)
         valid_BT1 = shown_BTC[..., :1]
-        clean = torch.where(valid_BT1, rows_BTC, 0.0)
+        clean = torch.where(valid_BT1, rows_BTC, 0.0).asinh()  # tails count, but by their log
         x_BTC = torch.cat([clean, (shown_BTC & valid_BT1).to(clean.dtype)], dim=-1)
         num, rows, columns = x_BTC.shape
         x = self.stem(x_BTC.reshape(num, rows // PATCH, PATCH * columns))
@@ -137,7 +138,7 @@ class StreamEncoder(nn.Module):
         token = functional.gelu(
             self.token(torch.cat([x[:, -1], mean, x_BTC[:, -2:].flatten(1)], dim=-1))
         )
-        return torch.where(seen.any(dim=1), token, 0.0)
+        return torch.where(seen.any(dim=1), self.norm(token), 0.0)
 
 
 class BookEncoder(nn.Module):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from alphapulse.domain.market import Timeframe
 from alphapulse.storage.tables import COLUMNS, COMPRESSED
 
 Values = tuple[Any, ...]
+_DAMAGED = "the store is damaged, restore it from a backup"
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 _PACKED = {  # position and type of the columns a journal keeps compressed
     table: [(i, kind) for i, (name, kind) in enumerate(columns.items()) if name in COMPRESSED]
@@ -143,9 +146,12 @@ def _packed(content: bytes) -> bytes:
 def unpacked(table: str, row: Values) -> Values:
     """Return a row of one of the four tables as it is meant, from how a journal keeps it."""
     values = list(row)
-    for index, kind in _PACKED[table]:
-        content = zlib.decompress(values[index])
-        values[index] = content.decode() if kind is str else content
+    try:
+        for index, kind in _PACKED[table]:
+            content = zlib.decompress(values[index])
+            values[index] = content.decode() if kind is str else content
+    except (zlib.error, UnicodeDecodeError) as error:
+        raise StoreError(f"stored {table}: {error}; {_DAMAGED}") from error
     return tuple(values)
 
 
@@ -155,28 +161,35 @@ def _json(value: Any) -> str:
 
 def layout_of(array: npt.NDArray[Any]) -> str:
     """Return dtype and shape as one word, such as `<f4[16,64]`."""
-    return f"{array.dtype.str}[{','.join(map(str, array.shape))}]"
+    return _layout(array.dtype, array.shape)
+
+
+def _layout(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
+    return f"{dtype.str}[{','.join(map(str, shape))}]"
 
 
 def array_of(content: bytes, layout: str) -> npt.NDArray[Any]:
     """Return the read-only array of `content`; raises StoreError if it does not fill its layout."""
     dtype, shape = _parsed(layout)
-    if len(content) != dtype.itemsize * int(np.prod(shape)):
-        raise StoreError(
-            f"stored array: expected {layout}, was {len(content)} bytes; "
-            "the store is damaged, restore it from a backup"
-        )
+    if len(content) != dtype.itemsize * math.prod(shape):
+        raise StoreError(f"stored array: expected {layout}, was {len(content)} bytes; {_DAMAGED}")
     return np.frombuffer(content, dtype).reshape(shape)
 
 
+@cache
 def _parsed(layout: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     match = re.fullmatch(r"([<>|]\w+)\[([\d,]*)\]", layout)
     if not match:
         raise StoreError(
-            f"stored array: expected a layout such as <f4[48], was {layout!r}; "
-            "the store is damaged, restore it from a backup"
+            f"stored array: expected a layout such as <f4[48], was {layout!r}; {_DAMAGED}"
         )
     return np.dtype(match[1]), tuple(int(n) for n in match[2].split(",") if n)
+
+
+def table_of(rows: Sequence[bytes], layout: str) -> npt.NDArray[Any]:
+    """Return the contents of one or more rows of one layout as one array, a row each."""
+    dtype, shape = _parsed(layout)
+    return array_of(b"".join(rows), _layout(dtype, (len(rows), *shape)))
 
 
 def package_of(row: Mapping[str, Any]) -> InputPackage:

@@ -16,7 +16,7 @@ from alphapulse.domain.errors import ConfigError, StoreError
 from alphapulse.domain.inference import InputPackage, ModelInput, StreamRef
 from alphapulse.domain.market import Flags, Floats, Ints
 from alphapulse.interfaces import Query
-from alphapulse.storage.encoding import array_of, package_of
+from alphapulse.storage.encoding import package_of, table_of
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake, arrow_table
 from alphapulse.storage.tables import COLUMNS, KEYS
@@ -133,11 +133,11 @@ def _stream_rows(
     span = (ref.first_ns, ref.last_ns, package.event_ns)
     rows = fetch("rows", where, (run, ref.symbol, ref.stream, *span))
     rows.sort(key=lambda row: int(row["ts_ns"]))
-    cells = [array_of(row["cells"], row["cells_layout"]) for row in rows]
+    layout = rows[0]["cells_layout"] if rows else "<f8[0]"
     return (
         np.array([row["ts_ns"] for row in rows], np.int64),
         np.array([row["flags"] for row in rows], np.uint8),
-        np.stack(cells) if cells else np.empty((0, 0)),
+        table_of([row["cells"] for row in rows], layout),
     )
 
 
