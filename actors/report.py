@@ -1,12 +1,9 @@
-"""What `up` tells people: the status line and the summary."""
+"""What `up` tells people while it works."""
 
 from __future__ import annotations
 
-import json
 from datetime import UTC, datetime
 from typing import Any
-
-from rich.table import Table
 
 
 def iso(ts_ns: int | None) -> str | None:
@@ -28,11 +25,3 @@ def status_text(status: dict[str, Any]) -> str:
     if status["pending"]:
         parts.append(f"{status['pending']} records wait for the store")
     return "  ".join(parts)
-
-
-def summary_table(summary: dict[str, Any]) -> Table:
-    """Return the summary for people."""
-    table = Table(title="run summary", show_header=False)
-    for key, value in summary.items():
-        table.add_row(key, json.dumps(value) if isinstance(value, dict) else str(value))
-    return table

@@ -83,7 +83,7 @@ def up(
         dashboard=not no_dashboard,
     )
     summary = main_job.Up(options, started_at_s=_process_start_s()).run()
-    _print(summary, as_json, importlib.import_module("actors.report").summary_table)
+    _print(summary, as_json)
 
 
 @app.command()
@@ -189,14 +189,27 @@ def main() -> NoReturn:
     sys.exit(0)
 
 
-def _print(answer: dict[str, Any], as_json: bool, table: Any = None) -> None:
+def _print(answer: dict[str, Any], as_json: bool) -> None:
+    """Print `answer` as JSON, or for people: a list of rows as a table, the rest as pairs."""
     if as_json:
         print(json.dumps(answer))
         return
-    from rich import print as rich_print
-    from rich.pretty import Pretty
+    from rich.console import Console
+    from rich.table import Table
 
-    rich_print(table(answer) if table else Pretty(answer))
+    console = Console()
+    pairs = Table(show_header=False)
+    for key, value in answer.items():
+        if not isinstance(value, list):
+            text = json.dumps(value, indent=1) if isinstance(value, dict) else str(value)
+            pairs.add_row(key, text)
+            continue
+        rows = Table(*(value[0] if value else ["nothing"]), title=key)
+        for row in value:
+            rows.add_row(*(str(cell) for cell in row.values()))
+        console.print(rows, markup=False)
+    if pairs.row_count:
+        console.print(pairs, markup=False)
 
 
 def _speed(text: str) -> float:

@@ -67,7 +67,10 @@ def query_history(home: Path, query: Query) -> list[dict[str, Any]]:
     """Return the rows asked for as plain values, from the files of `home`: no cluster is needed."""
     settings = load_settings(home)
     history = InferenceHistory(Home(home), settings=settings.storage)
-    frame = asyncio.run(history.query(query))
+    try:
+        frame = asyncio.run(history.query(query))
+    finally:
+        history.close()
     return [
         {key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()}
         for row in frame.to_dict(orient="records")

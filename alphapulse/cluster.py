@@ -129,7 +129,7 @@ class History(ActorProxy):
         return last
 
     async def flush(self) -> int:
-        """Move what the journal holds to the lake and return how many inferences went."""
+        """Move what the journal holds to the lake and return the number of commits."""
         count: int = await self._call("flush")
         return count
 

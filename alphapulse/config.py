@@ -34,7 +34,6 @@ class Market:
     tick_sizes: tuple[float, ...] = (0.01, 0.01)  # smallest price step a symbol [quote currency]
     bucket_sizes: tuple[float, ...] = (1.0, 10.0)  # of a book bucket a symbol [quote currency]
     exchange: str = "binance"  # ccxt id of the live venue
-    allow_short: bool = False  # whether sell may mean a short; spot venues permit none
 
     @property
     def instruments(self) -> tuple[Instrument, ...]:
@@ -77,7 +76,7 @@ class Training:
     seed: int = 7  # of every random choice
     num_train: int = 1400  # training instants, both symbols together
     num_held_out: int = 400  # instants after them, never trained on
-    epochs: int = 2  # passes over the training instants
+    epochs: int = 4  # passes over the training instants
     cost_bps: float = 10.0  # Binance spot taker fee, tier 0, 2026-11 [bps a side]
 
 
@@ -243,12 +242,10 @@ def _convert(value: Any, wanted: Any, where: str) -> Any:
         return tuple(_convert(part, item, where) for part in items)
     if isinstance(value, str) and wanted is not str:
         try:
-            if wanted is bool:
-                return {"true": True, "1": True, "false": False, "0": False}[value.lower()]
             return wanted(value)
-        except (ValueError, KeyError):
+        except ValueError:
             raise ConfigError(f"{where}: expected {wanted.__name__}, was {value!r}") from None
-    if wanted is float and isinstance(value, int) and not isinstance(value, bool):
+    if wanted is float and type(value) is int:
         return float(value)
     if type(value) is not wanted:
         raise ConfigError(f"{where}: expected {wanted.__name__}, was {value!r}")

@@ -1,4 +1,4 @@
-"""The bars before the first decision as training rows: inputs as the feed builds them, answers as then known."""
+"""The bars before the first decision as training rows: inputs, and answers as then known."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ class Rows(Sequence[Example]):
 async def collect(
     recording: Path, settings: Settings, *, on_instant: Callable[[], None] = lambda: None
 ) -> Dataset:
-    """Walk the candles before the first tick, or all where there are none, and keep inputs at evenly spaced minutes.
+    """Walk the candles before the first tick and keep inputs at evenly spaced minutes.
+
+    Without ticks, all candles are walked.
 
     Args:
         recording: folder with ticks and candles.
@@ -137,8 +139,8 @@ async def collect(
     flags_NSFT = np.zeros((n, 2, f, t), dtype=np.uint8)
     kept_ns: list[int] = []
     inputs: list[tuple[ModelInput, ...]] = []
-    async for window in _windows(candles, settings, at_N):
-        pair = _pair(window, symbols)
+    async for window in windows(candles, settings, at_N):
+        pair = input_pair(window, symbols)
         on_instant()
         if pair:
             _keep(pair[0], bars_NSFTC[len(inputs)], flags_NSFT[len(inputs)])
@@ -162,18 +164,19 @@ async def collect(
 
 
 def _instants(minutes: BarSeries, settings: Settings, *, where: str) -> Ints:
-    """Return evenly spaced closes of 1m bars, oldest first, as many as training and held-out rows need."""
+    """Return evenly spaced closes of 1m bars, as many as the settings want, oldest first."""
     wanted = (settings.training.num_train + settings.training.num_held_out) // 2  # two symbols each
     usable = minutes.open_ns_T[WARMUP_BARS:] + Timeframe.M1.ns
     if len(usable) < max(wanted, MIN_MINUTES):
         raise NoData(
-            f"{where}: expected at least {max(wanted, MIN_MINUTES)} minutes of candles to learn from after a warm-up "
-            f"of {WARMUP_BARS}, was {len(usable)}; record or download a longer history"
+            f"{where}: expected at least {max(wanted, MIN_MINUTES)} minutes of candles "
+            f"after a warm-up of {WARMUP_BARS}, was {len(usable)}; "
+            "record or download a longer history"
         )
     return np.asarray(usable[np.linspace(0, len(usable) - 1, wanted).astype(np.int64)])
 
 
-async def _windows(tape: Tape, settings: Settings, at_N: Ints) -> AsyncIterator[MarketWindow]:
+async def windows(tape: Tape, settings: Settings, at_N: Ints) -> AsyncIterator[MarketWindow]:
     """Yield the window of every instant; the feed's cache without the windows in between."""
     instruments = settings.market.instruments
     cache = MarketCache(instruments, settings.feed)
@@ -193,7 +196,7 @@ async def _windows(tape: Tape, settings: Settings, at_N: Ints) -> AsyncIterator[
     yield cache.window(minute_ns)
 
 
-def _pair(window: MarketWindow, symbols: tuple[str, ...]) -> tuple[ModelInput, ...]:
+def input_pair(window: MarketWindow, symbols: tuple[str, ...]) -> tuple[ModelInput, ...]:
     """Return both symbols' inputs when flat and without peers, nothing if one is not complete."""
     account_A = np.zeros(INPUT_SPEC.num_account_fields, dtype=np.float32)
     built = [
@@ -211,15 +214,11 @@ def _keep(input: ModelInput, bars_SFTC: Tensor, flags_SFT: Masks) -> None:
         bars_SFTC[s, f] = input.bars_SFTC[s, f]
 
 
-_EMPTY = {
-    name: np.zeros(INPUT_SPEC.shapes()[name], dtype=kind)
-    for name, kind in (
-        ("bars_SFTC", np.float32),
-        ("flags_SFT", np.uint8),
-        ("book_STB", np.float32),
-        ("known_STB", np.uint8),
-    )
-}
+_SHAPES = INPUT_SPEC.shapes()
+_NO_BARS = np.zeros(_SHAPES["bars_SFTC"], dtype=np.float32)
+_NO_FLAGS = np.zeros(_SHAPES["flags_SFT"], dtype=np.uint8)
+_NO_BOOK = np.zeros(_SHAPES["book_STB"], dtype=np.float32)
+_NOTHING_KNOWN = np.zeros(_SHAPES["known_STB"], dtype=np.uint8)
 
 
 def _without_bars(input: ModelInput) -> ModelInput:
@@ -228,7 +227,13 @@ def _without_bars(input: ModelInput) -> ModelInput:
         raise InvalidRecording(
             f"{input.symbol}: expected candles only, was a book; build the dataset from candles"
         )
-    return replace(input, **_EMPTY)
+    return replace(
+        input,
+        bars_SFTC=_NO_BARS,
+        flags_SFT=_NO_FLAGS,
+        book_STB=_NO_BOOK,
+        known_STB=_NOTHING_KNOWN,
+    )
 
 
 def _parts(

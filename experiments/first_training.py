@@ -52,8 +52,8 @@ class FirstTraining:
 def train_first(home: Path, recording: Path, *, quiet: bool = True) -> FirstTraining:
     """Return the first checkpoints of `home` for `recording`, trained now unless they are there.
 
-    They are saved under HOME/checkpoints and registered as champions. The same recording and settings give the same
-    ids on every machine of one kind: seeded, one thread, deterministic.
+    They are saved under HOME/checkpoints and registered as champions. The same recording and
+    settings give the same ids on every machine of one kind: seeded, one thread, deterministic.
 
     Args:
         home: folder of settings, checkpoints and registry.

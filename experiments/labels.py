@@ -1,4 +1,4 @@
-"""What the market answered: next pivots, results of entries, and the teacher's actions, as known at a cut."""
+"""What the market answered by a cut: next pivots, results of entries, a teacher's actions."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ HIGH, LOW, CLOSE = 1, 2, 3
 class Part:
     """Consecutive instants, and what of their answers was known at the part's end.
 
-    Each model learns on its own part from what the models before it say there, where those never learned.
+    Each model learns on its own part from what the models before it say there, where those never
+    learned.
 
     Attributes:
         begin: first instant.
@@ -53,7 +54,7 @@ class Part:
 
 
 def pivots_of(series: BarSeries, *, level: int) -> list[Pivot]:
-    """Return the pivots of one level in the order of their confirmation; none spans a missing bar."""
+    """Return the pivots of a level in order of confirmation; none spans a missing bar."""
     structure = WilliamsStructure(series.symbol, series.timeframe)
     found: list[Pivot] = []
     expected = -1
@@ -79,9 +80,10 @@ def pivot_answers(
 ) -> dict[str, Tensor]:
     """Return the targets of the CNN's heads at the instants `at_N`.
 
-    The next pivot is the first whose bar opens at or after the instant, so that nothing of it has been seen. It is
-    known once a pivot at or after the instant is confirmed of both kinds; until then the answer is missing, because
-    taking what has resolved already would teach quick pivots only.
+    The next pivot is the first whose bar opens at or after the instant, so that nothing of it has
+    been seen. It is known once a pivot at or after the instant is confirmed of both kinds; until
+    then the answer is missing, because taking what has resolved already would teach quick pivots
+    only.
 
     Args:
         pivots: of one stream and level, in the order of their confirmation.
@@ -92,8 +94,8 @@ def pivot_answers(
         cut_ns: what was confirmed later is not known [ns UTC].
 
     Returns:
-        By head (and `unique`: 1 / number of these instants that share the next pivot), float32 (N,), NaN where the
-        answer is not known at `cut_ns`.
+        By head (and `unique`: 1 / number of these instants that share the next pivot), float32
+        (N,), NaN where the answer is not known at `cut_ns`.
     """
     known_N = np.full(len(at_N), True)
     done_N = np.full(len(at_N), False)
@@ -129,8 +131,9 @@ def entry_results(
 ) -> Tensor:
     """Return the net results [R] of a long and of a short entered at the instants, float32 (N, 2).
 
-    Entered at the last close before the instant; left at the stop, one risk away, if a bar reaches it, else at the
-    close 300 bars later; two costs are paid. NaN where the 300 bars had not closed at `cut_ns`.
+    Entered at the last close before the instant; left at the stop, one risk away, if a bar reaches
+    it, else at the close 300 bars later; two costs are paid. NaN where the 300 bars had not closed
+    at `cut_ns`.
 
     Args:
         series: bars of 1m without a gap after the first instant.
@@ -161,8 +164,9 @@ def entry_results(
 def teacher_actions(series: BarSeries, *, at_N: Ints, cost: float, cut_ns: int) -> Tensor:
     """Return the best action in hindsight at the instants, when flat and when long, float32 (N, 2).
 
-    Dynamic programming over the closes until `cut_ns` with positions 0 and 1, every change paying `cost` [log price],
-    the position closed at the end; where both are worth the same, it holds. NaN where no bar follows.
+    Dynamic programming over the closes until `cut_ns` with positions 0 and 1, every change paying
+    `cost` [log price], the position closed at the end; where both are worth the same, it holds. NaN
+    where no bar follows.
     """
     known = series.until(cut_ns)
     moves_T = np.diff(np.log(known.ohlcv_TC[:, CLOSE]))

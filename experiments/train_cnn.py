@@ -1,4 +1,4 @@
-"""Train the CNN on the oldest part of the dataset, its confidence on the next, and test it on the held-out one."""
+"""Train the CNN on the oldest part, its confidence on the next, and test on the held-out one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from alphapulse.models.fit import (
     descend,
     hits,
     outputs_of,
-    report,
 )
 from alphapulse.models.network import owned, seed_all
+from alphapulse.models.scores import report, usual_outputs
 from experiments.dataset import HELD_OUT, Dataset
 from experiments.labels import Part
 
@@ -40,13 +40,14 @@ def train(
     seed_all(training.seed)
     orders = [torch.randperm(part.end - part.begin) for _ in range(training.epochs)]
     picks = [p for order in orders for p in torch.split(order, BATCH_INSTANTS)]
+    shown = {head: owned(values) for head, values in part.pivots.items()}
+    network.start_at_base(usual_outputs(shown))
     losses = [lambda pick=pick: cnn_loss(network, _batch(dataset, part, pick)) for pick in picks]
     network.train()
     descend(list(network.parameters()), losses, num_steps=len(losses), on_step=on_step)
     network.eval()
     outputs, targets = _answered(model, dataset, "rl")
     calibrate(network, outputs, hits(outputs, targets))
-    shown = {head: owned(values) for head, values in part.pivots.items()}
     held_out = _batches(dataset, dataset.parts[HELD_OUT])
     return model, report(network, shown, held_out, num_examples=2 * (part.end - part.begin))
 

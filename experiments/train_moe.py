@@ -1,4 +1,4 @@
-"""Train the gate on what the experts say where none of them has learned, and test it on the held-out part."""
+"""Train the gate on what the experts say where none has learned; test on the held-out part."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ def train(
     Args:
         dataset: of `experiments.dataset.collect`.
         training: the seed.
-        upstream: by (instant, symbol) what CNN and policy predict when flat, for the parts `moe` and `held_out`.
+        upstream: by (instant, symbol) what CNN and policy predict when flat, for the parts `moe`
+            and `held_out`.
     """
     model = Orchestrator.fresh(seed=training.seed)
     shown = dataset.rows("moe", upstream)

@@ -1,4 +1,4 @@
-"""Warm-start the policy: imitate the hindsight teacher and learn what entries brought, on rows new to the CNN."""
+"""Warm-start the policy on rows new to the CNN: a hindsight teacher, and what entries brought."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from alphapulse.models.rl import RL
 from experiments.dataset import HELD_OUT, Dataset, Upstream
 
 FLAT_AND_LONG = (0, 1)
-EPOCHS = 12
+EPOCHS = 4
 
 
 def train(dataset: Dataset, training: Training, upstream: Upstream) -> tuple[RL, LearnReport]:

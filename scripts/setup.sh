@@ -14,6 +14,6 @@ if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then  # also a half-made
     "$python" -m venv --clear .venv
 fi
 echo "installing the locked dependencies into .venv (minutes the first time) ..." >&2
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/lock.txt
-.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements/lock.txt
+.venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --editable .
 echo "$wanted" >"$stamp"

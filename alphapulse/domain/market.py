@@ -31,19 +31,24 @@ class Timeframe(StrEnum):
     @property
     def ns(self) -> int:
         """Return the length in nanoseconds."""
-        return _LENGTH_S[self.value] * SECOND_NS
+        return _LENGTH_NS[self]
 
     @property
     def seconds(self) -> int:
         """Return the length in seconds."""
-        return _LENGTH_S[self.value]
+        return _LENGTH_NS[self] // SECOND_NS
 
     def floor(self, ts_ns: int) -> int:
         """Return the open of the bar that holds `ts_ns` [ns UTC]."""
         return ts_ns - ts_ns % self.ns
 
 
-_LENGTH_S = {"1s": 1, "1m": 60, "1h": 3_600, "1d": 86_400}
+_LENGTH_NS = {
+    Timeframe.S1: SECOND_NS,
+    Timeframe.M1: 60 * SECOND_NS,
+    Timeframe.H1: 3_600 * SECOND_NS,
+    Timeframe.D1: 86_400 * SECOND_NS,
+}
 TIMEFRAMES: tuple[Timeframe, ...] = tuple(Timeframe)
 
 
@@ -165,14 +170,8 @@ class Bar:
     is_empty: bool = False
 
     def __post_init__(self) -> None:
-        if (
-            not 0
-            < self.low
-            <= min(self.open, self.close)
-            <= max(self.open, self.close)
-            <= self.high
-            < math.inf
-        ):
+        opens_inside = 0 < self.low <= self.open <= self.high < math.inf
+        if not (opens_inside and self.low <= self.close <= self.high):  # so that NaN is refused
             raise InvalidBar(
                 f"{self.symbol} {self.timeframe} at {self.open_ns}: expected 0 < low <= open, "
                 f"close <= high, was open {self.open}, high {self.high}, low {self.low}, "

@@ -1,7 +1,7 @@
-"""Keep models on disk: weights as safetensors beside a JSON layout, and the registry of who is champion.
+"""Keep models on disk, weights beside their layout, and the registry of who is champion.
 
-Nothing is unpickled. A checkpoint is a folder of two files, written beside its place and renamed into it, so that it
-is there whole or not at all; its id is the hash of what it holds.
+Nothing is unpickled. A checkpoint is a folder of two files, written beside its place and renamed
+into it, so that it is there whole or not at all; its id is the hash of what it holds.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import sqlite3
 import tempfile
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -55,9 +55,10 @@ def directory_of(home: Path, *, model: str, id: str) -> Path:
 
 
 def save_checkpoint(directory: Path, *, layout: Mapping[str, Any], weights: Weights) -> str:
-    """Write a checkpoint and return its id; a folder that already holds the same one is left as it is.
+    """Write a checkpoint and return its id.
 
-    Raises CheckpointError if `directory` holds anything else.
+    A folder that already holds the same one is left as it is. Raises CheckpointError if `directory`
+    holds anything else.
     """
     text, packed = _canonical(layout), _packed(weights)
     id = _id(text, packed)
@@ -65,8 +66,8 @@ def save_checkpoint(directory: Path, *, layout: Mapping[str, Any], weights: Weig
         if _is_intact(directory, id):
             return id
         raise CheckpointError(
-            f"{directory}: expected an empty or new folder for checkpoint {id}, was one with other files; "
-            "choose another folder or remove this one"
+            f"{directory}: expected an empty or new folder for checkpoint {id}, was one "
+            "with other files; choose another folder or remove this one"
         )
     directory.parent.mkdir(parents=True, exist_ok=True)
     beside = Path(tempfile.mkdtemp(prefix=f".{directory.name}-", dir=directory.parent))
@@ -105,8 +106,8 @@ def load_checkpoint(directory: Path, *, model: str | None = None) -> Checkpoint:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"{directory}: expected a checkpoint ({WEIGHTS_FILE}, {LAYOUT_FILE}), was {type(error).__name__}: "
-            f"{error}; {REMEDY}"
+            f"{directory}: expected a checkpoint ({WEIGHTS_FILE}, {LAYOUT_FILE}), was "
+            f"{type(error).__name__}: {error}; {REMEDY}"
         ) from None
     _check_kin(directory, layout, model)
     return Checkpoint(id, layout, weights)
@@ -115,18 +116,21 @@ def load_checkpoint(directory: Path, *, model: str | None = None) -> Checkpoint:
 def _check_kin(directory: Path, layout: Mapping[str, Any], model: str | None) -> None:
     if layout.get("model") not in (MODELS if model is None else (model,)):
         raise CheckpointError(
-            f"{directory}: expected a checkpoint of {model or ', '.join(MODELS)}, was {layout.get('model')!r}; "
-            "give the folder of that model"
+            f"{directory}: expected a checkpoint of {model or ', '.join(MODELS)}, was "
+            f"{layout.get('model')!r}; give the folder of that model"
         )
     if layout.get("spec_version") != INPUT_SPEC.version:
         raise CheckpointError(
-            f"{directory}: expected input spec {INPUT_SPEC.version}, was {layout.get('spec_version')}; "
-            "train this model again for the present inputs"
+            f"{directory}: expected input spec {INPUT_SPEC.version}, was "
+            f"{layout.get('spec_version')}; train this model again for the present inputs"
         )
 
 
 def load_model(directory: Path) -> Model:
-    """Return the model saved in `directory`, whichever of the three it is; raises CheckpointError as load does."""
+    """Return the model saved in `directory`, whichever of the three it is.
+
+    Raises CheckpointError if it is missing, damaged or foreign.
+    """
     name = load_checkpoint(directory).layout["model"]
     from alphapulse.models.cnn import CNN  # torch is loaded only where a model is
     from alphapulse.models.moe import Orchestrator
@@ -199,17 +203,17 @@ class Entry:
 
 
 class Registry:
-    """The table `models` of HOME/registry.sqlite: the truth of champions and challengers over all runs."""
+    """The table `models` of HOME/registry.sqlite: champions and challengers over all runs."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         with closing(self._open()) as db, db:
             db.execute(
-                "CREATE TABLE IF NOT EXISTS models (id TEXT NOT NULL, model TEXT NOT NULL, role TEXT NOT NULL, "
-                "data_hash TEXT NOT NULL, config_hash TEXT NOT NULL, created_event_ns INTEGER NOT NULL, "
-                "metrics TEXT NOT NULL, schema_version INTEGER NOT NULL, "
-                "PRIMARY KEY (id, data_hash, config_hash))"
+                "CREATE TABLE IF NOT EXISTS models (id TEXT NOT NULL, model TEXT NOT NULL, "
+                "role TEXT NOT NULL, data_hash TEXT NOT NULL, config_hash TEXT NOT NULL, "
+                "created_event_ns INTEGER NOT NULL, metrics TEXT NOT NULL, "
+                "schema_version INTEGER NOT NULL, PRIMARY KEY (id, data_hash, config_hash))"
             )
 
     def register(self, entry: Entry) -> None:
@@ -218,15 +222,22 @@ class Registry:
             if entry.role == "champion":
                 self._retire(db, entry.model)
             db.execute(
-                "INSERT INTO models VALUES (?,?,?,?,?,?,?,?) ON CONFLICT DO UPDATE SET role = excluded.role",
+                "INSERT INTO models VALUES (?,?,?,?,?,?,?,?) "
+                "ON CONFLICT DO UPDATE SET role = excluded.role",
                 (
-                    entry.id, entry.model, entry.role, entry.data_hash, entry.config_hash,
-                    entry.created_event_ns, json.dumps(entry.metrics, sort_keys=True), SCHEMA_VERSION,
+                    entry.id,
+                    entry.model,
+                    entry.role,
+                    entry.data_hash,
+                    entry.config_hash,
+                    entry.created_event_ns,
+                    json.dumps(entry.metrics, sort_keys=True),
+                    SCHEMA_VERSION,
                 ),
-            )  # fmt: skip
+            )
 
     def promote(self, id: str) -> None:
-        """Make the challenger `id` the champion of its model; raises CheckpointError if it is not registered."""
+        """Make `id` the champion of its model; raises CheckpointError if it is not registered."""
         with closing(self._open()) as db, db:
             row = db.execute("SELECT model FROM models WHERE id = ?", (id,)).fetchone()
             if row is None:
@@ -248,12 +259,15 @@ class Registry:
         """Return every row, oldest first."""
         with closing(self._open()) as db:
             rows = db.execute(
-                "SELECT id, model, role, data_hash, config_hash, created_event_ns, metrics FROM models ORDER BY rowid"
+                "SELECT id, model, role, data_hash, config_hash, created_event_ns, metrics "
+                "FROM models ORDER BY rowid"
             ).fetchall()
-        return tuple(Entry(*kept, json.loads(metrics)) for *kept, metrics in rows)
+        names = [field.name for field in fields(Entry)]
+        kept = [dict(zip(names, row, strict=True)) for row in rows]
+        return tuple(Entry(**entry | {"metrics": json.loads(entry["metrics"])}) for entry in kept)
 
     def find_first(self, data_hash: str, config_hash: str) -> dict[str, str] | None:
-        """Return {model: id} of the first training on this data and these settings, None if there was none."""
+        """Return {model: id} of the first training on this data and these settings, if any."""
         found: dict[str, str] = {}
         for entry in self.entries():
             if (entry.data_hash, entry.config_hash) == (data_hash, config_hash):

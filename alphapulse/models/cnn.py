@@ -11,7 +11,6 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from alphapulse.domain.errors import ShapeMismatch, Unavailable
 from alphapulse.domain.inference import (
     INPUT_SPEC,
     Example,
@@ -23,17 +22,19 @@ from alphapulse.domain.inference import (
 from alphapulse.domain.market import TIMEFRAMES, Floats, Timeframe
 from alphapulse.interfaces import LearnReport, Model
 from alphapulse.models.checkpoints import checkpoint_id, load_checkpoint, save_checkpoint
-from alphapulse.models.fit import batch_of, cnn_loss, descend, report
+from alphapulse.models.fit import batch_of, cnn_loss, descend, split
 from alphapulse.models.network import (
     CnnNetwork,
     Sizes,
     owned,
     put_weights,
+    require_spec,
     seed_all,
     use_one_thread,
     volatility_SF,
     weights_of,
 )
+from alphapulse.models.scores import report
 from alphapulse.models.vote import vote
 
 # Levels trained by default (ML.md 1.7): 1h and 1d show too few of level 2.
@@ -43,9 +44,10 @@ LEVELS = {Timeframe.S1: 2, Timeframe.M1: 2, Timeframe.H1: 1, Timeframe.D1: 1}
 class CNN(Model):
     """Forecasts the next pivot of every timeframe of one symbol.
 
-    Targets it learns from, float32 (F,), NaN where the answer is not known: `p_high` (1 if the next pivot is a high),
-    `log_bars` (log(1 + bars until it opens)), `move` (log(price / price now) / volatility), `p_done` (1 if a pivot in
-    the past is still to be confirmed), and `unique` (weight of the label, 1 if it is not there).
+    Targets it learns from, float32 (F,), NaN where the answer is not known: `p_high` (1 if the next
+    pivot is a high), `log_bars` (log(1 + bars until it opens)), `move` (log(price / price now) /
+    volatility), `p_done` (1 if a pivot in the past is still to be confirmed), and `unique` (weight
+    of the label, 1 if it is not there).
     """
 
     name = "cnn"
@@ -81,11 +83,8 @@ class CNN(Model):
         return self._version
 
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
-        """Return forecasts of every timeframe whose stream is there, the vote they make, and the hidden state."""
-        if input.spec != self.spec:
-            raise ShapeMismatch(
-                f"cnn: expected input spec {self.spec}, was {input.spec}; build the input for this one"
-            )
+        """Return a forecast a timeframe whose stream is there, their vote and the hidden state."""
+        require_spec(self.name, self.spec, input)
         with torch.inference_mode():
             tokens = self.network.tokens(owned(input.bars_SFTC)[None], owned(input.flags_SFT)[None])
             names = ("book_STB", "known_STB", "peers_KP", "awake_K")
@@ -110,22 +109,17 @@ class CNN(Model):
         )
 
     def learn(self, examples: Sequence[Example]) -> LearnReport:
-        """Take two passes over the older four fifths of the examples and report on the newest fifth."""
+        """Take two passes over the older four fifths of the examples, report on the newest."""
         seed_all(len(examples))
-        kept = sorted(examples, key=lambda e: (e.input.event_ns, e.input.symbol))
-        cut = len(kept) * 4 // 5
-        if cut == 0:
-            raise Unavailable(
-                f"cnn: expected at least 2 examples to learn from, was {len(kept)}; wait for outcomes"
-            )
-        slices = [kept[i : min(i + 32, cut)] for _ in range(2) for i in range(0, cut, 32)]
+        older, newest = split(self.name, examples)
+        slices = [older[i : i + 32] for _ in range(2) for i in range(0, len(older), 32)]
         losses = [lambda rows=rows: cnn_loss(self.network, batch_of(rows)) for rows in slices]
         self.network.train()
         descend(list(self.network.parameters()), losses, num_steps=len(losses), rate=5e-4)
         self.network.eval()
         self._version = ""
-        shown, held_out = batch_of(kept[:cut]), batch_of(kept[cut:])
-        return report(self.network, shown.targets, [held_out], num_examples=cut)
+        shown, held_out = batch_of(older), batch_of(newest)
+        return report(self.network, shown.targets, [held_out], num_examples=len(older))
 
     def save(self, directory: Path) -> str:
         """Write weights and layout into `directory` and return the checkpoint id."""
@@ -133,7 +127,7 @@ class CNN(Model):
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Return the model saved in `directory`; raises CheckpointError if it is missing, damaged or foreign."""
+        """Return the model saved in `directory`; raises CheckpointError unless it is whole."""
         kept = load_checkpoint(directory, model=cls.name)
         sizes = Sizes(**kept.layout["sizes"])
         network = CnnNetwork(sizes=sizes)

@@ -1,4 +1,4 @@
-"""How three predictions become one decision: the same composition in Serve, in a backtest and in training."""
+"""How three predictions become one decision, the same way in Serve and in a backtest."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ async def decide(
     """Ask the CNN, then the policy, then the orchestrator, and conclude.
 
     ```python
-    decision = await decide(input, cnn=local(cnn), rl=local(rl), moe=local(moe), thresholds=thresholds)
-    ```
+    decision = await decide(input, cnn=local(cnn), rl=local(rl), moe=local(moe),
+    thresholds=thresholds) ```
     """
     forecast = await cnn(input, {})
     advice = await rl(input, {"cnn": forecast})
@@ -55,8 +55,8 @@ def conclude(
         thresholds: `exit` rules a step out of a position, `entry` every other step.
 
     Returns:
-        The action preferred, reason `acts`; or hold, reason `flat_preferred` (the ensemble itself prefers to do
-        nothing, or expects no gain of entering), `below_entry` or `below_exit`.
+        The action preferred, reason `acts`; or hold, reason `flat_preferred` (the ensemble itself
+        prefers to do nothing, or expects no gain of entering), `below_entry` or `below_exit`.
     """
     reason = _verdict(prediction, position=position, thresholds=thresholds)
     return Decision(

@@ -1,4 +1,4 @@
-"""What the models are taught with: losses by head, constants of the base rate, and one seeded descent."""
+"""What the models are taught with: losses by head, calibration, and one seeded descent."""
 
 from __future__ import annotations
 
@@ -12,13 +12,11 @@ from torch.nn import functional
 
 from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.inference import Example
-from alphapulse.domain.market import TIMEFRAMES, Floats
-from alphapulse.interfaces import LearnReport
 from alphapulse.models.network import CnnNetwork, owned
 
-# axes: B batch · S symbol · F timeframe · T row · C channel · O output of a timeframe's head · N example
+# axes: B batch · S symbol · F timeframe · T row · C channel · O output of a timeframe's head · N
+# example
 HEADS = ("p_high", "log_bars", "move", "p_done")
-PROBABILITIES = frozenset({"p_high", "p_done", "confidence"})
 RATE = 2e-3
 DECAY = 0.02
 
@@ -30,10 +28,12 @@ class CnnBatch:
     Attributes:
         bars_BSFTC: float32, as in ModelInput.
         flags_BSFT: uint8.
-        targets: by head (and `unique`, the label's weight): float32 (B, F), NaN where the answer is not known; with
+        targets: by head (and `unique`, the label's weight): float32 (B, F), NaN where the answer is
+            not known; with
             `both`, (B, S, F).
         both: whether either symbol is decided in turn (the streams are encoded once for the two).
-        beside: book_BSTB, known_BSTB, peers_BKP, awake_BK; empty where there is neither book nor peer.
+        beside: book_BSTB, known_BSTB, peers_BKP, awake_BK; empty where there is neither book nor
+            peer.
     """
 
     bars_BSFTC: Tensor
@@ -44,7 +44,7 @@ class CnnBatch:
 
 
 def outputs_of(network: CnnNetwork, batch: CnnBatch) -> tuple[Tensor, dict[str, Tensor]]:
-    """Return outputs (B, F, O) and targets (B, F), with 2B rows where the batch decides both symbols."""
+    """Return outputs (B, F, O) and targets (B, F); of 2B rows where both symbols decide."""
     tokens = network.tokens(batch.bars_BSFTC, batch.flags_BSFT)
     beside = network.beside(*batch.beside) if batch.beside else None
     outputs, _ = network.fuse(tokens, beside)
@@ -59,8 +59,8 @@ def outputs_of(network: CnnNetwork, batch: CnnBatch) -> tuple[Tensor, dict[str, 
 def head_losses(outputs_BFO: Tensor, targets: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the loss of each head, (B, F), NaN where the answer is not known.
 
-    Cross-entropy [nats] for `p_high` and `p_done`; absolute error for `log_bars` [log(1 + bars)] and `move`
-    [volatility of the timeframe], the move being that of the kind that came.
+    Cross-entropy [nats] for `p_high` and `p_done`; absolute error for `log_bars` [log(1 + bars)]
+    and `move` [volatility of the timeframe], the move being that of the kind that came.
     """
     logit, bars, high, low, done = outputs_BFO.unbind(-1)
     kind = targets["p_high"]
@@ -98,10 +98,10 @@ def cnn_loss(network: CnnNetwork, batch: CnnBatch) -> Tensor:
 
 
 def hits(outputs_BFO: Tensor, targets: Mapping[str, Tensor]) -> Tensor:
-    """Return (B, F): 1 where kind, time and price came as forecast (ML.md 3.5 d), NaN where that is not known.
+    """Return (B, F): 1 where kind, time and price came as forecast, NaN where not known.
 
-    Hit: the kind is right, the time errs by at most max(2 bars, half), the price by at most half the volatility
-    times the root of the wait.
+    Hit: the kind is right, the time errs by at most max(2 bars, half), the price by at most half
+    the volatility times the root of the wait.
     """
     logit, log_bars, high, low, _ = outputs_BFO.detach().unbind(-1)
     kind, waited = targets["p_high"], torch.expm1(targets["log_bars"])
@@ -121,7 +121,10 @@ def descend(
     decay: float = DECAY,
     on_step: Callable[[], None] = lambda: None,
 ) -> None:
-    """Take one AdamW step a loss, the rate falling linearly to a tenth over `num_steps`, gradients clipped to norm 1."""
+    """Take one AdamW step a loss, gradients clipped to norm 1.
+
+    The rate falls linearly to a tenth over `num_steps`.
+    """
     optimizer = torch.optim.AdamW(parameters, lr=rate, weight_decay=decay)
     for step, loss in enumerate(losses):
         for group in optimizer.param_groups:
@@ -141,7 +144,8 @@ def calibrate(network: CnnNetwork, outputs_BFO: Tensor, hit_BF: Tensor) -> None:
     known = ~hit_BF.isnan()
     if not bool(known.any()):
         raise Unavailable(
-            "confidence: expected answered rows after the training rows, was none; give a longer history"
+            "confidence: expected answered rows after the training rows, was none; "
+            "give a longer history"
         )
     parameters = list(network.hit.parameters())
 
@@ -153,17 +157,16 @@ def calibrate(network: CnnNetwork, outputs_BFO: Tensor, hit_BF: Tensor) -> None:
     descend(parameters, [loss] * 300, num_steps=300, rate=0.02, decay=0.1)
 
 
-def best_constant(head: str, values: Floats) -> float:
-    """Return the constant that serves `head` best on `values`: the mean of a probability, else the median."""
-    return float(np.mean(values) if head in PROBABILITIES else np.median(values))
-
-
-def constant_loss(head: str, constant: float, values: Floats) -> float:
-    """Return the mean loss on `values` of always answering `constant`."""
-    if head not in PROBABILITIES:
-        return float(np.mean(np.abs(values - constant)))
-    p = min(max(constant, 1e-6), 1 - 1e-6)
-    return float(-np.mean(values * np.log(p) + (1 - values) * np.log(1 - p)))
+def split(model: str, examples: Sequence[Example]) -> tuple[Sequence[Example], Sequence[Example]]:
+    """Return the older four fifths and the newest fifth; raises Unavailable below two examples."""
+    kept = sorted(examples, key=lambda e: (e.input.event_ns, e.input.symbol))
+    cut = len(kept) * 4 // 5
+    if cut == 0:
+        raise Unavailable(
+            f"{model}: expected at least 2 examples to learn from, was {len(kept)}; "
+            "wait for outcomes"
+        )
+    return kept[:cut], kept[cut:]
 
 
 def batch_of(examples: Sequence[Example]) -> CnnBatch:
@@ -184,59 +187,3 @@ def batch_of(examples: Sequence[Example]) -> CnnBatch:
         targets | {"unique": owned(np.stack(unique))},
         beside=tuple(stacked(name) for name in ("book_STB", "known_STB", "peers_KP", "awake_K")),
     )
-
-
-def report(
-    network: CnnNetwork,
-    shown: Mapping[str, torch.Tensor],
-    held_out: Sequence[CnnBatch],
-    *,
-    num_examples: int,
-) -> LearnReport:
-    """Return the mean held-out loss of every head and timeframe beside that of the training rows' best constant."""
-    with torch.inference_mode():
-        answered = [outputs_of(network, batch) for batch in held_out]
-        found = [head_losses(outputs, targets) for outputs, targets in answered]
-    mine: dict[str, float] = {}
-    base: dict[str, float] = {}
-    for head in found[0]:
-        for f, timeframe in enumerate(TIMEFRAMES):
-            loss = torch.cat([part[head][:, f] for part in found]).numpy()
-            known = ~np.isnan(loss)
-            if not known.any() or not _known(shown, head, f).size:
-                continue
-            mine[f"{head}_{timeframe}"] = float(loss[known].astype(np.float64).mean())
-            base[f"{head}_{timeframe}"] = _base(
-                head, f, shown, [targets for _, targets in answered]
-            )
-    return LearnReport(num_examples=num_examples, held_out_loss=mine, base_rate_loss=base)
-
-
-def _known(
-    targets: Mapping[str, torch.Tensor], head: str, f: int, kind: float | None = None
-) -> Floats:
-    values = targets[head][..., f].flatten().double().numpy()
-    keep = ~np.isnan(values)
-    if kind is not None:
-        keep &= targets["p_high"][..., f].flatten().numpy() == kind
-    return np.asarray(values[keep])
-
-
-def _base(
-    head: str,
-    f: int,
-    shown: Mapping[str, torch.Tensor],
-    answers: Sequence[Mapping[str, torch.Tensor]],
-) -> float:
-    kinds = (
-        (0.0, 1.0) if head == "move" else (None,)
-    )  # a move is that of the kind that came, so is its constant
-    total, count = 0.0, 0
-    for kind in kinds:
-        values = np.concatenate([_known(targets, head, f, kind) for targets in answers])
-        taught = _known(shown, head, f, kind)
-        if values.size:
-            constant = best_constant(head, taught) if taught.size else 0.0
-            total += constant_loss(head, constant, values) * values.size
-            count += values.size
-    return total / count

@@ -14,7 +14,10 @@ NUM_ACTIONS = 3
 
 
 class GateNetwork(nn.Module):
-    """One scorer for all slots plus a prior a slot: permute slots and priors, and the weights permute with them."""
+    """One scorer for all slots plus a prior a slot.
+
+    Permute slots and priors, and the shares permute with them.
+    """
 
     def __init__(self, num_slots: int) -> None:
         super().__init__()
@@ -28,7 +31,10 @@ class GateNetwork(nn.Module):
         self.register_buffer("trained_K", torch.zeros(num_slots, dtype=torch.bool))
 
     def forward(self, said_BKE: Tensor, awake_BK: Tensor, regime_BZ: Tensor) -> Tensor:
-        """Return the slots' shares, (B, K), exactly 0 where asleep; what stands in a sleeping slot changes no bit."""
+        """Return the slots' shares, (B, K), exactly 0 where asleep.
+
+        What stands in a sleeping slot changes no bit.
+        """
         heard = torch.where(awake_BK[..., None], said_BKE, 0.0)
         beside = regime_BZ[:, None].expand(-1, heard.shape[1], -1)
         score_BK = self.score(torch.cat([heard, beside], dim=-1)).squeeze(-1) + self.prior_K
@@ -49,9 +55,10 @@ def pool(shares_BK: Tensor, said_BKE: Tensor, awake_BK: Tensor) -> Tensor:
 
 
 def confidence_of(shares_BK: Tensor, said_BKE: Tensor, awake_BK: Tensor) -> Tensor:
-    """Return the confidence of each action, (B, A): that of the experts whose first choice it is, by share.
+    """Return the confidence of each action, (B, A).
 
-    Where it is nobody's first choice, its pooled probability.
+    That of the experts whose first choice it is, by share. Where it is nobody's first choice, its
+    pooled probability.
     """
     heard = torch.where(awake_BK[..., None], said_BKE, 0.0)
     chose_BKA = (

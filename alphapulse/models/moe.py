@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alphapulse.domain.errors import ShapeMismatch, Unavailable
+from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.inference import (
     INPUT_SPEC,
     Action,
@@ -25,11 +25,12 @@ from alphapulse.domain.market import TIMEFRAMES, Timeframe
 from alphapulse.features.inputs import SLOTS
 from alphapulse.interfaces import LearnReport, Model
 from alphapulse.models.checkpoints import checkpoint_id, load_checkpoint, save_checkpoint
-from alphapulse.models.fit import descend
+from alphapulse.models.fit import descend, split
 from alphapulse.models.gate import HIDDEN, SAID, GateNetwork, confidence_of, pool
 from alphapulse.models.network import (
     owned,
     put_weights,
+    require_spec,
     seed_all,
     use_one_thread,
     volatility_SF,
@@ -44,7 +45,10 @@ FLAT = np.array([0, 0, 1, 1, 0], dtype=np.float32)  # always awake: holds, surel
 
 
 def regime_of(input: ModelInput) -> Array:
-    """Return what the gate knows of the market, float32 (3,): log volatility of 1m and 1h over its usual size, position."""
+    """Return what the gate knows of the market, float32 (3,).
+
+    Log volatility of 1m and of 1h, each over its usual size, and the position.
+    """
     volatility_F = volatility_SF(input.bars_SFTC, input.flags_SFT)[0]
     minute, hour = (volatility_F[TIMEFRAMES.index(f)] for f in (Timeframe.M1, Timeframe.H1))
     return np.array(
@@ -55,8 +59,9 @@ def regime_of(input: ModelInput) -> Array:
 class Orchestrator(Model):
     """Weighs what the experts say into one prediction.
 
-    Targets it learns from: `result` float32 (2,), net result [R] of a long and of a short entered now, NaN where not
-    known. Listens to the slots it was trained with; `upstream` holds their predictions by slot name.
+    Targets it learns from: `result` float32 (2,), net result [R] of a long and of a short entered
+    now, NaN where not known. Listens to the slots it was trained with; `upstream` holds their
+    predictions by slot name.
     """
 
     name = "moe"
@@ -90,14 +95,12 @@ class Orchestrator(Model):
         return self._version
 
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
-        """Return the weighted opinion, with the experts' shares; raises KeyError if it listens to none of `upstream`."""
-        if input.spec != self.spec:
-            raise ShapeMismatch(
-                f"moe: expected input spec {self.spec}, was {input.spec}; build the input for this one"
-            )
+        """Return the weighted opinion and the shares; KeyError if it hears none of `upstream`."""
+        require_spec(self.name, self.spec, input)
         if not self._heard(upstream):
             raise KeyError(
-                f"moe: expected predictions of {', '.join(self._slots())}, was {', '.join(upstream) or 'none'}"
+                f"moe: expected predictions of {', '.join(self._slots())}, was "
+                f"{', '.join(upstream) or 'none'}"
             )
         said_KE, awake_K = self._table(upstream)
         with torch.inference_mode():
@@ -130,19 +133,15 @@ class Orchestrator(Model):
 
     def learn(self, examples: Sequence[Example]) -> LearnReport:
         """Fit the gate on the older four fifths of the examples and report on the newest fifth."""
-        kept = sorted(examples, key=lambda e: (e.input.event_ns, e.input.symbol))
-        cut = len(kept) * 4 // 5
-        if cut == 0:
-            raise Unavailable(
-                f"moe: expected at least 2 examples to learn from, was {len(kept)}; wait for outcomes"
-            )
-        self.fit(kept[:cut], seed=len(kept))
-        return self.report(kept[cut:], num_examples=cut)
+        older, newest = split(self.name, examples)
+        self.fit(older, seed=len(examples))
+        return self.report(newest, num_examples=len(older))
 
     def fit(self, examples: Sequence[Example], *, seed: int) -> None:
-        """Let the shares earn the most [R] on `examples`, near equal shares, then calibrate the confidence.
+        """Let the shares earn the most [R] on `examples`, then calibrate the confidence.
 
-        The experts must not have been trained on these examples: what they say there would be too good.
+        The experts must not have been trained on these examples: what they say there would be too
+        good.
         """
         seed_all(seed)
         said, awake, regime, earned, result = self._stack(examples)
@@ -175,7 +174,7 @@ class Orchestrator(Model):
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Return the model saved in `directory`; raises CheckpointError if it is missing, damaged or foreign."""
+        """Return the model saved in `directory`; raises CheckpointError unless it is whole."""
         kept = load_checkpoint(directory, model=cls.name)
         network = GateNetwork(INPUT_SPEC.num_slots)
         put_weights(network, kept.weights)

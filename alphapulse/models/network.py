@@ -1,4 +1,4 @@
-"""The CNN's layers, and what every torch model here shares: seeding, one thread, owned inputs, weights as arrays."""
+"""The CNN's layers, and what all torch models share: seeds, owned inputs, weights as arrays."""
 
 from __future__ import annotations
 
@@ -12,19 +12,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alphapulse.domain.errors import CheckpointError
-from alphapulse.domain.inference import INPUT_SPEC, InputSpec, Masks
+from alphapulse.domain.errors import CheckpointError, ShapeMismatch
+from alphapulse.domain.inference import INPUT_SPEC, InputSpec, Masks, ModelInput
 from alphapulse.domain.inference import Tensor as Array
 from alphapulse.domain.market import BarFlag, Floats
 from alphapulse.features.channels import CHANNEL
 
-# axes: B batch · S symbol (decided, reference) · F timeframe · T row · C channel · P patch · D token · H hidden
+# axes: B batch · S symbol (decided, reference) · F timeframe · T row · C channel · P patch · D
+# token · H hidden
 #       K peer slot · O output of a timeframe's head
-SHOWN = (
-    BarFlag.VALID,
-    BarFlag.FORMING,
-    BarFlag.EMPTY,
-)  # as channels; candles cannot show PARTIAL and VENUE truthfully
+# Flags that are channels too; candles cannot show PARTIAL and VENUE truthfully.
+SHOWN = (BarFlag.VALID, BarFlag.FORMING, BarFlag.EMPTY)
 PATCH = 4  # rows a stem step: 300 rows become 75 patches
 DILATIONS = (1, 3, 9)
 OUTPUTS = 5  # p_high logit, log1p bars, move if high, move if low, p_done logit
@@ -43,14 +41,23 @@ def seed_all(seed: int) -> None:
 
 
 def owned(array: npt.NDArray[Any]) -> Tensor:
-    """Return a torch copy: Ray's arrays are read-only, and their alignment changes the bits of matrix products."""
+    """Return a torch copy: Ray's are read-only, and their alignment changes bits of products."""
     return torch.tensor(np.asarray(array))
 
 
-def volatility_SF(bars_SFTC: Array, flags_SFT: Masks) -> Floats:
-    """Return the unit of a move, float64 (S, F) [log price]: ATR / close of each stream's newest valid row.
+def require_spec(model: str, spec: InputSpec, input: ModelInput) -> None:
+    """Raise ShapeMismatch unless `input` was built for `spec`."""
+    if input.spec != spec:
+        raise ShapeMismatch(
+            f"{model}: expected input spec {spec}, was {input.spec}; build the input for this one"
+        )
 
-    NaN where a stream has no valid row, or none with an ATR yet.
+
+def volatility_SF(bars_SFTC: Array, flags_SFT: Masks) -> Floats:
+    """Return the unit of a move, float64 (S, F) [log price].
+
+    That is ATR / close of each stream's newest valid row; NaN where a stream has no valid row, or
+    none with an ATR yet.
     """
     valid_SFT = (flags_SFT & int(BarFlag.VALID)) != 0
     newest_SF = valid_SFT.shape[-1] - 1 - valid_SFT[..., ::-1].argmax(axis=-1)
@@ -65,7 +72,7 @@ def weights_of(network: nn.Module) -> dict[str, npt.NDArray[Any]]:
 
 
 def put_weights(network: nn.Module, weights: Mapping[str, npt.NDArray[Any]]) -> None:
-    """Load arrays by name into `network`; raises CheckpointError if names or shapes are not its own."""
+    """Load arrays by name into `network`; raises CheckpointError if they are not its own."""
     try:
         network.load_state_dict({name: owned(value) for name, value in weights.items()})
     except RuntimeError as error:
@@ -92,7 +99,7 @@ class Sizes:
 
 
 class Block(nn.Module):
-    """A causal dilated convolution over three patches, pointwise mix, residual; written as matrix products."""
+    """A causal dilated convolution over three patches and a pointwise mix, as matrix products."""
 
     def __init__(self, width: int, dilation: int) -> None:
         super().__init__()
@@ -110,7 +117,11 @@ class Block(nn.Module):
 
 
 class StreamEncoder(nn.Module):
-    """One encoder for all eight price streams: strided stem, three causal blocks, last and mean patch, newest two rows."""
+    """One encoder for all eight price streams.
+
+    Strided stem and three causal blocks; the token is made of last and mean patch and of the newest
+    two rows.
+    """
 
     def __init__(self, spec: InputSpec, sizes: Sizes) -> None:
         super().__init__()
@@ -124,7 +135,7 @@ class StreamEncoder(nn.Module):
             self.token.weight[:, 2 * sizes.width :].view(-1, 2, columns)[..., -1] = 0
 
     def forward(self, rows_BTC: Tensor, flags_BT: Tensor) -> Tensor:
-        """Return one token a stream, (B, D); an all-masked stream gives zeros, masked rows have no say."""
+        """Return one token a stream, (B, D), zeros if masked whole; masked rows have no say."""
         shown_BTC = torch.stack([(flags_BT & int(flag)) != 0 for flag in SHOWN], dim=-1)
         valid_BT1 = shown_BTC[..., :1]
         clean = torch.where(valid_BT1, rows_BTC, 0.0).asinh()  # tails count, but by their log
@@ -142,7 +153,7 @@ class StreamEncoder(nn.Module):
 
 
 class BookEncoder(nn.Module):
-    """The order book of both symbols as one vector; unknown values are told apart from empty ones."""
+    """The order book of both symbols as one vector; unknown is told apart from empty."""
 
     def __init__(self, spec: InputSpec, sizes: Sizes) -> None:
         super().__init__()
@@ -159,10 +170,10 @@ class BookEncoder(nn.Module):
 
 
 class CnnNetwork(nn.Module):
-    """Tokens of eight streams, the book and peers -> hidden state -> one shared head for every timeframe.
+    """Eight streams, book and peers -> hidden state -> one shared head for every timeframe.
 
-    What training has not shown starts at zero and stays there: the second bars, the book and the peers change nothing
-    until a training has seen them.
+    What training has not shown starts at zero and stays there: the second bars, the book and the
+    peers change nothing until a training has seen them.
     """
 
     def __init__(self, spec: InputSpec = INPUT_SPEC, sizes: Sizes | None = None) -> None:
@@ -184,7 +195,15 @@ class CnnNetwork(nn.Module):
         )  # logit of P(hit), fitted apart (`cnn.calibrate`)
         for layer in (self.from_streams, self.from_book, self.from_peers, self.hit):
             nn.init.zeros_(layer.weight)
+        self.register_buffer("usual_FO", torch.zeros(spec.num_timeframes, OUTPUTS))
         self.register_buffer("trained_K", torch.zeros(spec.num_slots, dtype=torch.bool))
+
+    def start_at_base(self, usual_FO: Tensor) -> None:
+        """Answer every row with the base rate to begin with; what a row shows corrects that."""
+        self.get_buffer("usual_FO").copy_(usual_FO)
+        with torch.no_grad():
+            for parameter in self.head[-1].parameters():
+                parameter.mul_(0.1)
 
     def tokens(self, bars_BSFTC: Tensor, flags_BSFT: Tensor) -> Tensor:
         """Return (B, S, F, D): the streams' tokens, zeros where a stream is masked whole."""
@@ -202,7 +221,7 @@ class CnnNetwork(nn.Module):
         mixed = self.from_streams(tokens_BSFD.flatten(1))
         hidden_BH = torch.tanh(mixed if beside is None else mixed + beside)
         own_BFD = tokens_BSFD[:, 0] + self.timeframe + self.from_hidden(hidden_BH)[:, None]
-        return self.head(own_BFD), hidden_BH
+        return self.head(own_BFD) + self.get_buffer("usual_FO"), hidden_BH
 
     def beside(
         self, book_BSTB: Tensor, known_BSTB: Tensor, peers_BKP: Tensor, awake_BK: Tensor
@@ -216,7 +235,7 @@ class CnnNetwork(nn.Module):
         return added
 
     def hit_logit(self, outputs_BFO: Tensor) -> Tensor:
-        """Return (B, F): logit of the probability that kind, time and price hit, from the forecast itself."""
+        """Return (B, F): logit of P(kind, time and price hit), from the forecast itself."""
         logit, bars, high, low, done = outputs_BFO.detach().unbind(-1)
         move = torch.where(logit >= 0, high, low)
         told = torch.stack([logit.abs(), bars, move.abs(), (high - low).abs(), done], dim=-1)

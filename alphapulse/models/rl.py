@@ -1,4 +1,4 @@
-"""The policy: buy, sell or hold, from the newest rows, the CNN's forecast and hidden state, and the position."""
+"""The policy: buy, sell or hold, from the newest rows, the CNN and the position."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alphapulse.domain.errors import ShapeMismatch, Unavailable
 from alphapulse.domain.inference import (
     INPUT_SPEC,
     Action,
@@ -24,21 +23,30 @@ from alphapulse.domain.inference import (
 from alphapulse.domain.market import Floats
 from alphapulse.interfaces import LearnReport, Model
 from alphapulse.models.checkpoints import checkpoint_id, load_checkpoint, save_checkpoint
-from alphapulse.models.fit import constant_loss, descend
-from alphapulse.models.network import owned, put_weights, seed_all, use_one_thread, weights_of
+from alphapulse.models.fit import descend, split
+from alphapulse.models.network import (
+    owned,
+    put_weights,
+    require_spec,
+    seed_all,
+    use_one_thread,
+    weights_of,
+)
 from alphapulse.models.policy import ACTIONS, HIDDEN, PolicyNetwork, features_of, num_features
+from alphapulse.models.scores import constant_loss
 
 # axes: B batch · X feature · H hidden · A action (buy, sell, hold) · R direction (long, short)
 
 BATCH = 64
-DECAY = 0.3  # few rows, many features
+DECAY = 1.0  # few rows, many features
 
 
 class RL(Model):
     """Recommends a target position.
 
-    Targets it learns from, NaN where not known: `action` float32 (1,), index of the teacher's action in buy, sell,
-    hold; `result` float32 (2,), net result [R] of a long and of a short entered now. Needs `cnn` upstream.
+    Targets it learns from, NaN where not known: `action` float32 (1,), index of the teacher's
+    action in buy, sell, hold; `result` float32 (2,), net result [R] of a long and of a short
+    entered now. Needs `cnn` upstream.
     """
 
     name = "rl"
@@ -70,11 +78,8 @@ class RL(Model):
         return self._version
 
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
-        """Return action probabilities, the worth of the likeliest action and the probability that it pays."""
-        if input.spec != self.spec:
-            raise ShapeMismatch(
-                f"rl: expected input spec {self.spec}, was {input.spec}; build the input for this one"
-            )
+        """Return action probabilities, and what the likeliest is worth and how surely it pays."""
+        require_spec(self.name, self.spec, input)
         with torch.inference_mode():
             logits, worth, pays, hidden = self.network(
                 owned(features_of(input, upstream["cnn"]))[None]
@@ -98,15 +103,10 @@ class RL(Model):
         )
 
     def learn(self, examples: Sequence[Example]) -> LearnReport:
-        """Take eight passes over the older four fifths of the examples and report on the newest fifth."""
-        kept = sorted(examples, key=lambda e: (e.input.event_ns, e.input.symbol))
-        cut = len(kept) * 4 // 5
-        if cut == 0:
-            raise Unavailable(
-                f"rl: expected at least 2 examples to learn from, was {len(kept)}; wait for outcomes"
-            )
-        self.fit(kept[:cut], seed=len(kept), epochs=8, rate=3e-4, standardise=False)
-        return self.report(kept[:cut], kept[cut:])
+        """Take eight passes over the older four fifths of the examples, report on the newest."""
+        older, newest = split(self.name, examples)
+        self.fit(older, seed=len(examples), epochs=8, rate=3e-4, from_base=False)
+        return self.report(older, newest)
 
     def fit(
         self,
@@ -115,7 +115,7 @@ class RL(Model):
         seed: int,
         epochs: int,
         rate: float = 1e-3,
-        standardise: bool = True,
+        from_base: bool = True,
     ) -> None:
         """Imitate the teacher and learn the results, in seeded batches of 64.
 
@@ -124,12 +124,12 @@ class RL(Model):
             seed: of the order.
             epochs: passes.
             rate: learning rate.
-            standardise: whether to take the features' mean and spread from these examples.
+            from_base: whether to begin anew at the base rates of these examples.
         """
         seed_all(seed)
         lessons = Lessons.of(examples)
-        if standardise:
-            self.network.standardise(lessons.x_BX)
+        if from_base:
+            self.network.start_at_base(lessons.x_BX, lessons.action_B, lessons.result_B2)
         orders = [torch.randperm(len(lessons.x_BX)) for _ in range(epochs)]
         picks = [order[i : i + BATCH] for order in orders for i in range(0, len(order), BATCH)]
         losses = [lambda pick=pick: _loss(self.network, lessons.only(pick)) for pick in picks]
@@ -164,7 +164,9 @@ class RL(Model):
             mine[f"pays_{side}"] = float(
                 functional.binary_cross_entropy_with_logits(pays[there, r], paid)
             )
-            base[f"pays_{side}"] = constant_loss("confidence", float((was > 0).mean()), came > 0)
+            base[f"pays_{side}"] = constant_loss(
+                "confidence", float((was > 0).mean()), (came > 0).astype(np.float64)
+            )
         return LearnReport(len(taught.x_BX), held_out_loss=mine, base_rate_loss=base)
 
     def save(self, directory: Path) -> str:
@@ -173,7 +175,7 @@ class RL(Model):
 
     @classmethod
     def load(cls, directory: Path) -> Self:
-        """Return the model saved in `directory`; raises CheckpointError if it is missing, damaged or foreign."""
+        """Return the model saved in `directory`; raises CheckpointError unless it is whole."""
         kept = load_checkpoint(directory, model=cls.name)
         network = PolicyNetwork(num_features(INPUT_SPEC))
         put_weights(network, kept.weights)
@@ -192,7 +194,7 @@ class RL(Model):
 
 @dataclass(frozen=True, slots=True)
 class Lessons:
-    """Stacked examples: features, the teacher's action, results, weight, and whether a position was held."""
+    """Stacked examples: features, teacher's action, results, weight, whether invested."""
 
     x_BX: Tensor
     action_B: Tensor

@@ -1,4 +1,4 @@
-"""The one map from forecasts to a vote: what each action is worth, net of costs, in units of risk."""
+"""The one map from forecasts to a vote: what each action is worth, net, in units of risk."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alphapulse.domain.market import SECOND_NS, TIMEFRAMES, Floats, Timeframe
 
 RISK = TIMEFRAMES.index(Timeframe.H1)  # R, the risk of an entry: one hourly volatility
 HORIZON_NS = 300 * 60 * SECOND_NS  # an action settles within 300 bars of 1m
-TEMPERATURE_R = 0.1  # difference in worth that makes an action e times as likely
+TEMPERATURE_R = 0.25  # difference in worth that makes an action e times as likely
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +29,15 @@ class Vote:
 def vote(forecasts: Sequence[Forecast], volatility_F: Floats, *, cost: float) -> Vote:
     """Return the action that the forecasts pay best.
 
-    A forecast of timeframe f that ends within 300 minutes expects the move m = (p_high - p_low) |move| v_f, v_f being
-    the timeframe's volatility. Buying is worth (m - 2 cost) / R, selling (-m - 2 cost) / R, holding 0; R is one hourly
-    volatility. The best timeframe speaks for each side; probabilities are a softmax of the three worths over 0.1 R.
+    A forecast of timeframe f that ends within 300 minutes expects the move m = (p_high - p_low)
+    |move| v_f, v_f being the timeframe's volatility. Buying is worth (m - 2 cost) / R, selling (-m
+    - 2 cost) / R, holding 0; R is one hourly volatility. The best timeframe speaks for each side;
+    probabilities are a softmax of the three worths over 0.25 R.
 
     Args:
         forecasts: one a timeframe.
-        volatility_F: float64 (F,) volatility of each timeframe [log price]; NaN where its stream is masked.
+        volatility_F: float64 (F,) volatility of each timeframe [log price]; NaN where its stream is
+            masked.
         cost: of one side [log price].
     """
     risk = float(volatility_F[RISK])
@@ -43,7 +45,8 @@ def vote(forecasts: Sequence[Forecast], volatility_F: Floats, *, cost: float) ->
     for sign, action in ((1.0, Action.BUY), (-1.0, Action.SELL)):
         offers = [
             (
-                (sign * (f.p_high - f.p_low) * abs(f.move) * volatility_F[i] - 2 * cost) / risk,
+                (sign * (f.p_high - f.p_low) * abs(f.move) * float(volatility_F[i]) - 2 * cost)
+                / risk,
                 f.confidence,
             )
             for f in forecasts

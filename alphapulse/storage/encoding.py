@@ -164,6 +164,7 @@ def layout_of(array: npt.NDArray[Any]) -> str:
     return _layout(array.dtype, array.shape)
 
 
+@cache
 def _layout(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
     return f"{dtype.str}[{','.join(map(str, shape))}]"
 

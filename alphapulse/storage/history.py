@@ -50,9 +50,8 @@ class InferenceHistory(InferenceStore):
         self._lake = Lake(lake_uri)
         self._reader = HistoryReader(runs=home.path / "runs", lake_uri=lake_uri)
         self._journal = Journal(run.journal_path, run=run.id) if run else None
-        self._gauge = (
-            JournalReader(run.journal_path) if run else None
-        )  # reading never waits for the writer
+        # Counts are read beside the writer, so that asking for them never waits for an append.
+        self._gauge = JournalReader(run.journal_path) if run else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="lake")
         self._counters = {"appended": 0, "repeated": 0, "commits": 0, "failures": 0}
@@ -153,8 +152,11 @@ class InferenceHistory(InferenceStore):
         commits = self._lake.take(
             journal, writer=journal.name()
         )  # what an interrupted flush left behind
-        while journal.name_batch(max_decisions=MAX_BATCH_DECISIONS):
+        newest = journal.counts()["decisions"]  # what comes while this runs waits for the next call
+        while batch := journal.name_batch(max_decisions=MAX_BATCH_DECISIONS):
             commits += self._lake.take(journal, writer=journal.name())
+            if batch.to_decision >= newest:
+                break
         return commits
 
     async def _on(self, worker: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:

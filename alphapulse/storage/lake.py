@@ -134,7 +134,7 @@ class Lake:
         try:
             yield
         except (DeltaError, pa.ArrowException, OSError) as error:
-            self._tables.pop(table, None)
+            self._tables.clear()  # the next call opens them anew, whatever became of them
             raise StoreError(
                 f"lake {self.uri}/{table}: {error}; check that the folder or object store can be "
                 "reached and has room; the journal keeps every batch until then"

@@ -44,7 +44,6 @@ def test_environment_text_becomes_the_type_of_the_setting() -> None:
     environ = {
         "ALPHAPULSE__MARKET__SYMBOLS": "BTC/USDT, ETH/USDT",
         "ALPHAPULSE__MARKET__TICK_SIZES": "0.1,0.01",
-        "ALPHAPULSE__MARKET__ALLOW_SHORT": "true",
         "ALPHAPULSE_RECORDINGS": "not a setting",
     }
 
@@ -52,7 +51,6 @@ def test_environment_text_becomes_the_type_of_the_setting() -> None:
 
     assert market.symbols == ("BTC/USDT", "ETH/USDT")
     assert market.tick_sizes == (0.1, 0.01)
-    assert market.allow_short is True
 
 
 @pytest.mark.parametrize(
@@ -69,7 +67,7 @@ def test_environment_text_becomes_the_type_of_the_setting() -> None:
         ("[market]\nsymbols = ['A/B', 'A/B']", "market.symbols: expected two different symbols"),
         ("[market]\ntick_sizes = [0.1]", "one tick size and one bucket size a symbol (2), was 1"),
         ("[market]\ntick_sizes = [0.1, 0]", "0 < tick_size <= bucket_size, was tick_size 0.0"),
-        ("[market]\nallow_short = 1", "market.allow_short: expected bool, was 1"),
+        ("[server]\nhttp_port = true", "server.http_port: expected int, was True"),
         ("[decision]\nentry_threshold = 0.4", "expected 0 <= exit <= entry <= 1, was entry 0.4"),
         ("[feed]\ncache_bars = 299", "feed.cache_bars: expected at least 300, was 299"),
         ("[server", "expected TOML, was"),
@@ -88,7 +86,6 @@ def test_wrong_setting_is_refused_with_what_was_expected(
     ("key", "value", "sentence"),
     [
         ("ALPHAPULSE__SERVER__HTTP_PORT", "many", "server.http_port: expected int, was 'many'"),
-        ("ALPHAPULSE__MARKET__ALLOW_SHORT", "maybe", "market.allow_short: expected bool"),
         ("ALPHAPULSE__SERVER__PORT", "1", "unknown key server.port"),
         ("ALPHAPULSE__SERVER", "1", "expected ALPHAPULSE__SECTION__KEY"),
     ],

@@ -53,10 +53,7 @@ TRADE: dict[str, Any] = {
         {"low": 0.0},
         {"low": -1.0},
         {"high": math.inf},
-        pytest.param(
-            {"close": math.nan},
-            marks=pytest.mark.xfail(reason="min and max of Bar's check let a NaN close through"),
-        ),
+        {"close": math.nan},
         {"open": math.nan},
         {"volume": -1.0},
         {"volume": math.nan},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -216,3 +217,37 @@ def test_what_is_not_built_yet_says_so(history: InferenceHistory) -> None:
         asyncio.run(history.settle([]))
     with pytest.raises(Unavailable, match="retention part of the history is not built yet"):
         asyncio.run(history.prune(before_ns=0))
+
+
+def test_a_run_replayed_after_its_journal_was_lost_is_seen_once(
+    history: InferenceHistory, home: Home, run: Run
+) -> None:
+    fill(history, run, flushed=3, unflushed=0)
+    history.close()
+    for file in run.path.glob("journal.sqlite*"):
+        file.unlink()
+    again = InferenceHistory(home, run=run, settings=Storage())
+
+    fill(again, run, flushed=4, unflushed=1)
+
+    assert len(ask(again, Query())) == 5 * 2 * 3
+    again.close()
+
+
+def test_a_lake_lost_under_way_is_told_once_and_filled_again(
+    history: InferenceHistory, home: Home, run: Run
+) -> None:
+    fill(history, run, flushed=3, unflushed=0)
+    before = ask(history, Query())
+    shutil.rmtree(home.path / "lake")
+
+    with pytest.raises(StoreError, match="can be reached"):
+        ask(history, Query())
+    alone = ask(history, Query())
+    asyncio.run(history.append([record(9, run=run.id)]))
+    with pytest.raises(StoreError, match="can be reached"):
+        asyncio.run(history.flush())
+    asyncio.run(history.flush())
+
+    pd.testing.assert_frame_equal(alone, before)
+    assert len(ask(InferenceHistory(home, settings=Storage()), Query())) == 3 * 2 * 3 + 3
