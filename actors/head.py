@@ -20,7 +20,7 @@ from alphapulse.config import Settings
 from alphapulse.domain.errors import ClusterError, PortTaken
 
 START_S = 60.0  # a head that does not answer by then never will
-STOP_S = 15.0
+STOP_S = 3.0  # what must survive is durable already
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 # what RAY_SERVE_THROUGHPUT_OPTIMIZED would set, less what opens ports on every interface
 SERVE_FLAGS = {
@@ -29,8 +29,12 @@ SERVE_FLAGS = {
     "RAY_SERVE_LOG_TO_STDERR": "0",
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
 }
-# one thread a process (two cores are shared by all), and no telemetry leaves the machine
-PROCESS_FLAGS = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+PROCESS_FLAGS = {
+    "OMP_NUM_THREADS": "1",  # the cores are shared by all processes
+    "MKL_NUM_THREADS": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",  # Ray's own 15 would put decisions behind any trainer
+}
 
 
 def require_free(host: str, port: int, *, setting: str) -> None:
@@ -136,6 +140,8 @@ def _command(port: int, settings: Settings) -> list[str]:
         "--head",
         "--block",
         "--disable-usage-stats",
+        "--no-monitor",  # nothing to autoscale on one machine
+        f"--ray-client-server-port={free_port()}",  # Ray starts it in any case
         "--node-ip-address=127.0.0.1",
         f"--port={port}",
         f"--num-cpus={cpus}",

@@ -60,7 +60,7 @@ class InferenceHistoryActor:
         return {symbol: predictions for symbol, predictions in found.items() if predictions}
 
     async def flush(self) -> int:
-        """Move what waits to the lake; after a failure, which is logged, it stays in the journal."""
+        """Move what waits to the lake; after a failure (logged) it stays in the journal."""
         try:
             return await self._history.flush()
         except StoreError as error:

@@ -128,32 +128,33 @@ class Up:
             authorize(self._home.path)
             head = Head(self._home.path, self._settings)
         try:
+            importlib.import_module("actors.session")  # takes a second, while the head starts
+            if head is not None:
+                await asyncio.to_thread(head.wait)
             return await self._with_head(run, head, address)
-        except Exception as error:
-            if head is not None and not head.is_running:
-                raise HeadDied(f"{type(error).__name__}: {error}") from error
-            raise
         finally:
             if head is not None:
                 head.stop()
 
     async def _with_head(self, run: Run, head: Head | None, address: str) -> dict[str, Any]:
-        # imported here, while the head starts: ray and its friends take a second
         session_module = importlib.import_module("actors.session")
         cluster = importlib.import_module("alphapulse.cluster")
-        if head is not None:
-            await asyncio.to_thread(head.wait)
-        await asyncio.to_thread(cluster.connect, address or head.address)
+        where = head.address if head is not None else address
+        await asyncio.to_thread(cluster.connect, where)
         session = session_module.Session(self._launch(run), self._graph_args(run))
         try:
             await session.start()
-            self._announce(run, address or head.address)
+            self._announce(run, where)
             with self._status_line() as show:
                 await self._watch(session, head, show)
             status, feed = await session.end()
             if head is None:
                 session.remove()
             return self._summary(run, status, feed)
+        except Exception as error:
+            if head is not None and not head.is_running:
+                raise HeadDied(f"{type(error).__name__}: {error}") from error
+            raise
         finally:
             cluster.disconnect()
 

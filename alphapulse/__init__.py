@@ -1,3 +1,3 @@
-"""AlphaPulse: a self-improving trading cluster on Ray that learns from its own answered predictions."""
+"""AlphaPulse: a self-improving trading cluster on Ray that learns from its answered predictions."""
 
 __version__ = "0.1.0"

@@ -27,8 +27,9 @@ from alphapulse.domain.inference import (
 )
 from alphapulse.execution.engine import Engine
 from alphapulse.execution.recorder import Recorder
-from alphapulse.models.checkpoints import Registry, directory_of, load_model
+from alphapulse.models.checkpoints import Registry, directory_of
 from alphapulse.models.decide import decide, local
+from alphapulse.models.loading import load_model
 from alphapulse.storage.home import Home, run_id
 from experiments import first_training
 

@@ -3,17 +3,19 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-stamp=.venv-bench/.stamp
-wanted=$(cat requirements/bench.txt scripts/bench-setup.sh | sha256sum)
-if [ -x .venv-bench/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
-    exit 0
-fi
+# fill VENV REQUIREMENTS: make the environment and install, unless that was done before.
+fill() {
+    local stamp=$1/.stamp wanted
+    wanted=$(sha256sum <"$2")
+    [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return
+    if ! "$1/bin/python" -m pip --version >/dev/null 2>&1; then  # also a half-made one
+        python=$(scripts/python.sh)
+        "$python" -m venv "$1"
+    fi
+    echo "installing $2 into $1 (minutes the first time) ..." >&2
+    "$1/bin/python" -m pip install --quiet --quiet --disable-pip-version-check -r "$2"
+    echo "$wanted" >"$stamp"
+}
 
-if ! .venv-bench/bin/python -m pip --version >/dev/null 2>&1; then  # also a half-made one
-    python=$(scripts/python.sh)
-    "$python" -m venv --clear .venv-bench
-fi
-.venv-bench/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements/bench.txt
-# It asks for numpy < 2.3, which vectorbt excludes; it runs on the newer one.
-.venv-bench/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps hftbacktest==2.4.4
-echo "$wanted" >"$stamp"
+fill .venv-bench requirements/bench.txt
+fill .venv-bench/vectorbt requirements/bench-vectorbt.txt

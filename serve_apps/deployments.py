@@ -12,8 +12,8 @@ from ray.serve.handle import DeploymentHandle
 from alphapulse import logs
 from alphapulse.domain.inference import Decision, ModelInput, Prediction, Thresholds
 from alphapulse.interfaces import Model
-from alphapulse.models.checkpoints import load_model
 from alphapulse.models.decide import decide, local
+from alphapulse.models.loading import load_model
 
 # A replica must stay small: the trainer and the actors share the machine (RAY.md, decision 6).
 OPTIONS = {

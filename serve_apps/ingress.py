@@ -19,7 +19,7 @@ from ray.serve.handle import DeploymentHandle
 from starlette.exceptions import HTTPException
 
 from alphapulse import cluster, interfaces, logs
-from alphapulse.domain.errors import AlphaPulseError, ShapeMismatch, Unavailable
+from alphapulse.domain.errors import AlphaPulseError, InvalidRequest, Unavailable
 from alphapulse.domain.inference import IncompleteInput, Thresholds, trace_id
 from alphapulse.domain.market import Timeframe
 from alphapulse.storage.home import Home
@@ -105,7 +105,7 @@ async def authenticate(request: Request, call_next: Callable[[Request], Awaitabl
 async def on_error(request: Request, error: AlphaPulseError) -> JSONResponse:
     """Answer an error of ours by its kind."""
     status = 503 if isinstance(error, Unavailable) else 422
-    if not isinstance(error, Unavailable | ShapeMismatch):
+    if not isinstance(error, Unavailable | InvalidRequest):
         status = 500
         log.error("request failed", path=request.url.path, **logs.describe(error))
     return problem(
@@ -349,7 +349,7 @@ class Ingress:
 
     def _known(self, symbol: str | None) -> str | None:
         if symbol is not None and symbol not in self._symbols:
-            raise ShapeMismatch(
+            raise InvalidRequest(
                 f"symbol: expected one of {', '.join(self._symbols)}, was {symbol!r}"
             )
         return symbol

@@ -17,7 +17,7 @@ NAMES = {
     "alphapulse.domain": "",
     "alphapulse.domain.errors": """
         AlphaPulseError CheckpointError ClusterError ConfigError HomeInUse InvalidBar InvalidEvent
-        InvalidRecording NoData PortTaken ShapeMismatch StoreError Unavailable
+        InvalidRecording InvalidRequest NoData PortTaken ShapeMismatch StoreError Unavailable
     """,
     "alphapulse.domain.inference": """
         Action Decision DecisionPoint DecisionRecord Example Forecast INPUT_SPEC IncompleteInput

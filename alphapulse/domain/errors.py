@@ -6,6 +6,7 @@ AlphaPulseError
 ├── InvalidRecording (ValueError)   a folder or file is not a recording we can read          exit 3
 ├── InvalidBar       (ValueError)   prices that cannot be one bar
 ├── InvalidEvent     (ValueError)   a market event that cannot have happened
+├── InvalidRequest       (ValueError)    a question or a wish that cannot be met as it was asked
 ├── ShapeMismatch    (ValueError)   an array whose axes are not those of its spec
 ├── CheckpointError  (ValueError)   weights that are missing, damaged or of another layout
 ├── StoreError       (OSError)      the journal or the lake did not take or give a record
@@ -57,6 +58,10 @@ class InvalidBar(AlphaPulseError, ValueError):
 
 class InvalidEvent(AlphaPulseError, ValueError):
     """A trade or a book change that cannot have happened."""
+
+
+class InvalidRequest(AlphaPulseError, ValueError):
+    """A question or a wish that cannot be met as it was asked."""
 
 
 class ShapeMismatch(AlphaPulseError, ValueError):

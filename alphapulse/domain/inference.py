@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alphapulse.domain.errors import ShapeMismatch
+from alphapulse.domain.errors import InvalidRequest, ShapeMismatch
 from alphapulse.domain.market import Floats, PivotKind, Timeframe
 
 # axes: S symbol (the decided one first, then the reference) · F timeframe · T row, oldest first
@@ -226,7 +226,7 @@ class Thresholds:
 
     def __post_init__(self) -> None:
         if not 0 <= self.exit <= self.entry <= 1:
-            raise ShapeMismatch(
+            raise InvalidRequest(
                 f"thresholds: expected 0 <= exit <= entry <= 1, was entry {self.entry}, "
                 f"exit {self.exit}; send both in that order"
             )

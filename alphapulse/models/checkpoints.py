@@ -25,7 +25,6 @@ from safetensors import numpy as safetensors
 
 from alphapulse.domain.errors import CheckpointError
 from alphapulse.domain.inference import INPUT_SPEC, MODELS
-from alphapulse.interfaces import Model
 
 Weights = Mapping[str, npt.NDArray[Any]]
 
@@ -124,24 +123,6 @@ def _check_kin(directory: Path, layout: Mapping[str, Any], model: str | None) ->
             f"{directory}: expected input spec {INPUT_SPEC.version}, was "
             f"{layout.get('spec_version')}; train this model again for the present inputs"
         )
-
-
-def load_model(directory: Path) -> Model:
-    """Return the model saved in `directory`, whichever of the three it is.
-
-    Raises CheckpointError if it is missing, damaged or foreign.
-    """
-    name = load_checkpoint(directory).layout["model"]
-    from alphapulse.models.cnn import CNN  # torch is loaded only where a model is
-    from alphapulse.models.moe import Orchestrator
-    from alphapulse.models.rl import RL
-
-    kinds: dict[str, type[CNN] | type[RL] | type[Orchestrator]] = {
-        "cnn": CNN,
-        "rl": RL,
-        "moe": Orchestrator,
-    }
-    return kinds[name].load(directory)
 
 
 def _canonical(layout: Mapping[str, Any]) -> str:

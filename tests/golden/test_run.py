@@ -22,8 +22,8 @@ from alphapulse.config import Settings
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
 from alphapulse.domain.inference import MODELS, ModelInput
-from alphapulse.models.checkpoints import load_model
 from alphapulse.models.decide import decide, local
+from alphapulse.models.loading import load_model
 
 KEPT = Path(__file__).parent / "run"
 NUM_INSTANTS = 90

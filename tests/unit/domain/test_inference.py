@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from alphapulse.domain.errors import ShapeMismatch
+from alphapulse.domain.errors import InvalidRequest, ShapeMismatch
 from alphapulse.domain.inference import (
     INPUT_SPEC,
     Action,
@@ -102,7 +102,7 @@ def test_hash_does_not_see_the_memory_order() -> None:
 
 @pytest.mark.parametrize(("entry", "exit_"), [(0.4, 0.5), (1.1, 0.5), (0.5, -0.1)])
 def test_thresholds_out_of_order_are_refused(entry: float, exit_: float) -> None:
-    with pytest.raises(ShapeMismatch, match="expected 0 <= exit <= entry <= 1"):
+    with pytest.raises(InvalidRequest, match="expected 0 <= exit <= entry <= 1"):
         Thresholds(entry=entry, exit=exit_)
 
 

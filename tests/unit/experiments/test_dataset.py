@@ -15,7 +15,8 @@ from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import NoData
 from alphapulse.domain.inference import ModelInput
-from alphapulse.models.checkpoints import Registry, directory_of, load_model
+from alphapulse.models.checkpoints import Registry, directory_of
+from alphapulse.models.loading import load_model
 from experiments import first_training
 from experiments.dataset import HELD_OUT, Dataset, collect, input_pair, windows
 

@@ -14,9 +14,9 @@ from alphapulse.models.checkpoints import (
     Entry,
     Registry,
     directory_of,
-    load_model,
 )
 from alphapulse.models.cnn import CNN
+from alphapulse.models.loading import load_model
 from alphapulse.models.moe import Orchestrator
 from alphapulse.models.rl import RL
 
