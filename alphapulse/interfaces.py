@@ -37,8 +37,9 @@ class DataProvider(Protocol):
     def events(self) -> AsyncIterator[MarketEvent]:
         """Yield trades, book changes, venue candles and gaps.
 
-        They come in order of (exchange time, stream, sequence). Ends when the source has ended;
-        raises NoData or InvalidRecording if it cannot begin.
+        A recording yields them in order of (exchange time, stream, sequence), a live source in
+        order of arrival; the merger behind either hands them on in the first order. Ends when the
+        source has ended; raises NoData or InvalidRecording if it cannot begin.
         """
         raise NotImplementedError
 

@@ -35,7 +35,7 @@ class Manifest:
         checkpoints: starting checkpoint id by model.
         seed: of every random choice.
         commit: of the source tree, empty outside one.
-        lock_hash: sha256 of the requirement locks, empty without them.
+        lock_hash: sha256 of the requirement lock, empty without one.
         created_at: wall clock, ISO-8601 Z.
     """
 
@@ -178,7 +178,5 @@ def _commit() -> str:
 
 
 def _lock_hash() -> str:
-    locks = sorted((_SOURCE_TREE / "requirements").glob("*.txt"))
-    return (
-        hashlib.sha256(b"".join(lock.read_bytes() for lock in locks)).hexdigest() if locks else ""
-    )
+    lock = _SOURCE_TREE / "requirements" / "lock.txt"
+    return hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else ""

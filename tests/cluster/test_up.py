@@ -40,7 +40,11 @@ def test_every_inference_of_the_run_is_in_the_history_once(whole: Whole) -> None
     rows, forecasts = rows_of(whole[0]), rows_of(whole[0], "predictions")
 
     assert len(rows) == rows["id"].nunique() == 3 * 2 * INSTANTS
-    assert len(forecasts) == 4 * 2 * INSTANTS
+    # a move is in units of a true range of 14 bars: the first 14 seconds have none, nor a forecast
+    assert forecasts.groupby("timeframe").size().to_dict() == {
+        "1s": 2 * (INSTANTS - 14),
+        **dict.fromkeys(("1m", "1h", "1d"), 2 * INSTANTS),
+    }
     assert set(rows["run"]) == {whole[1]["run"]}
 
 

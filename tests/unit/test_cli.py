@@ -107,7 +107,7 @@ def test_config_show_is_readable_without_json(ask: Ask, tmp_path: Path) -> None:
     answer = ask("config", "show", "--home", tmp_path)
 
     assert answer.code == 0
-    assert "'symbols'" in answer.out
+    assert '"symbols"' in answer.out
 
 
 def test_valid_config_shows_its_hash(ask: Ask, tmp_path: Path) -> None:
