@@ -142,6 +142,30 @@ async def on_http(request: Request, error: HTTPException) -> JSONResponse:
     )
 
 
+@api.exception_handler(Exception)
+async def on_fault(request: Request, error: Exception) -> JSONResponse:
+    """Answer a fault of ours without its inside; the log and the errors table have that."""
+    log.error(
+        "request failed",
+        path=request.url.path,
+        remedy="read logs/ingress.jsonl in the home and report it",
+        **logs.describe(error),
+    )
+    return problem(
+        500,
+        code="Fault",
+        expected="an answer",
+        came=type(error).__name__,
+        remedy="see `alphapulse errors`",
+    )
+
+
+# above the class: Serve copies what the routes refer to while it decorates the class
+async def _pid(handle: DeploymentHandle) -> int:
+    pid: int = await handle.pid.remote()
+    return pid
+
+
 @serve.deployment(
     name="Ingress",
     num_replicas=1,
@@ -353,8 +377,3 @@ class Ingress:
                 f"symbol: expected one of {', '.join(self._symbols)}, was {symbol!r}"
             )
         return symbol
-
-
-async def _pid(handle: DeploymentHandle) -> int:
-    pid: int = await handle.pid.remote()
-    return pid
