@@ -8,6 +8,7 @@ import dataclasses
 import importlib
 import os
 import signal
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -77,7 +78,8 @@ class Up:
 
     def run(self) -> dict[str, Any]:
         """Return the summary; raises the AlphaPulseError that prevented or ended the run."""
-        with self._home.lock():
+        # stdout is for the answer alone; Ray prints there what happens to its workers
+        with contextlib.redirect_stdout(sys.stderr), self._home.lock():
             logs.configure(self._home.path / "logs", process="main", session=self._session)
             asked = Asked(
                 source=self._options.source,
@@ -105,9 +107,7 @@ class Up:
 
     async def _supervise(self, run: Run) -> dict[str, Any]:
         """Keep the run on a cluster until it ends; a head that dies is replaced."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, self._ask_stop)
+        self._listen()
         for _ in range(MAX_RESTARTS + 1):
             try:
                 return await self._on_cluster(run)
@@ -130,7 +130,9 @@ class Up:
         try:
             importlib.import_module("actors.session")  # takes a second, while the head starts
             if head is not None:
+                log.info("head started", pid=head.pid)
                 await asyncio.to_thread(head.wait)
+                log.info("head answers", address=head.address)
             return await self._with_head(run, head, address)
         finally:
             if head is not None:
@@ -141,9 +143,13 @@ class Up:
         cluster = importlib.import_module("alphapulse.cluster")
         where = head.address if head is not None else address
         await asyncio.to_thread(cluster.connect, where)
+        self._listen()
+        log.info("joined the cluster", address=where)
         session = session_module.Session(self._launch(run), self._graph_args(run))
         try:
             await session.start()
+            self._listen()
+            log.info("ready")
             self._announce(run, where)
             with self._status_line() as show:
                 await self._watch(session, head, show)
@@ -167,6 +173,12 @@ class Up:
                 running.cancel()
                 raise HeadDied("the control store or the node's daemon is gone")
         await running
+
+    def _listen(self) -> None:
+        """Take Ctrl-C and `down` as a wish to end; Ray's own handlers, set at each join, abort."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._ask_stop)
 
     def _ask_stop(self) -> None:
         self._stop_asked = True

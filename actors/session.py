@@ -45,6 +45,7 @@ class Session:
         server = self._launch.settings.server
         logging.getLogger("ray.serve").setLevel(logging.WARNING)
         serve.start(http_options={"host": server.host, "port": server.http_port})
+        log.info("serve started")
         app = importlib.import_module(GRAPH).app(self._graph_args)
         serve.run(
             app,
@@ -52,6 +53,7 @@ class Session:
             route_prefix="/",
             logging_config={"enable_access_log": False},
         )
+        log.info("graph serves")
 
     async def run(
         self, *, stop_asked: Callable[[], bool], show: Callable[[dict[str, Any]], None]
@@ -115,6 +117,7 @@ def _end_leftovers() -> None:
 async def _open(market: Any) -> None:
     last = await cluster.History().last()
     await market.open.remote(min((p[0].event_ns for p in last.values()), default=-1))
+    log.info("market opened")
 
 
 async def _result(trader: Any) -> Any:

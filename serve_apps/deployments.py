@@ -13,7 +13,6 @@ from alphapulse import logs
 from alphapulse.domain.inference import Decision, ModelInput, Prediction, Thresholds
 from alphapulse.interfaces import Model
 from alphapulse.models.decide import decide, local
-from alphapulse.models.loading import load_model
 
 # A replica must stay small: the trainer and the actors share the machine (RAY.md, decision 6).
 OPTIONS = {
@@ -31,6 +30,9 @@ class Served:
     """One model in one process."""
 
     def __init__(self, checkpoint: str, home: str, session: str, process: str) -> None:
+        # torch is loaded where a model is, not in whoever deploys it
+        from alphapulse.models.loading import load_model
+
         logs.configure(Path(home) / "logs", process=process, session=session)
         self.model: Model = load_model(Path(checkpoint))
 

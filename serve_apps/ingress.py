@@ -1,7 +1,5 @@
 """The HTTP door: people and tools read the cluster and steer it here; it holds no model."""
 
-from __future__ import annotations
-
 import asyncio
 import hmac
 import math

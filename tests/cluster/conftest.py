@@ -57,7 +57,8 @@ class UpProcess:
     def end(self) -> tuple[int, dict[str, Any], str]:
         """Return exit code, summary and what stood on stderr once it has ended by itself."""
         out, err = self.process.communicate(timeout=RUN_S)
-        return self.process.returncode, json.loads(out) if out.strip() else {}, err
+        assert out.startswith("{"), f"{self.process.returncode}: expected JSON, was {out!r}: {err}"
+        return self.process.returncode, json.loads(out), err
 
     def interrupt(self) -> tuple[int, dict[str, Any], str]:
         self.process.send_signal(signal.SIGINT)
