@@ -28,7 +28,7 @@ SERVE_APP = "alphapulse"
 def connect(address: str) -> None:
     """Join the Ray cluster at `address` as a driver; raises ClusterError if it refuses us."""
     # its word about a signal handler it does not set is of no use to anybody
-    logging.getLogger("ray._private.utils").setLevel(logging.ERROR)
+    logging.getLogger("ray._private.worker").setLevel(logging.ERROR)
     try:
         ray.init(
             address=address,

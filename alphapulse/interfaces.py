@@ -41,7 +41,6 @@ class DataProvider(Protocol):
         order of arrival; the merger behind either hands them on in the first order. Ends when the
         source has ended; raises NoData or InvalidRecording if it cannot begin.
         """
-        raise NotImplementedError
 
     @abstractmethod
     async def history(
@@ -51,7 +50,6 @@ class DataProvider(Protocol):
 
         All of them closed at or before the first event.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +80,6 @@ class Model(Protocol):
     @abstractmethod
     def version(self) -> str:
         """Return the checkpoint id: a content hash of layout and weights."""
-        raise NotImplementedError
 
     @abstractmethod
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
@@ -91,7 +88,6 @@ class Model(Protocol):
         Pure: same input and upstream, same bits, and nothing in the model changes. Raises
         ShapeMismatch on a foreign spec, KeyError if a model it needs is not in `upstream`.
         """
-        raise NotImplementedError
 
     @abstractmethod
     def learn(self, examples: Sequence[Example]) -> LearnReport:
@@ -99,12 +95,10 @@ class Model(Protocol):
 
         Seeded, one thread: same examples, same weights.
         """
-        raise NotImplementedError
 
     @abstractmethod
     def save(self, directory: Path) -> str:
         """Save weights (safetensors) and layout (JSON) to `directory`; return the checkpoint id."""
-        raise NotImplementedError
 
     @classmethod
     @abstractmethod
@@ -113,7 +107,6 @@ class Model(Protocol):
 
         Raises CheckpointError if it is missing, damaged or foreign.
         """
-        raise NotImplementedError
 
 
 class RiskRule(Protocol):
@@ -122,12 +115,10 @@ class RiskRule(Protocol):
     @abstractmethod
     def review(self, order: Order, account: Account) -> Approved | Refused:
         """Return the order approved as it is or refused with a reason; never a larger one."""
-        raise NotImplementedError
 
     @abstractmethod
     def exits(self, account: Account) -> Sequence[Order]:
         """Return the orders the rule demands now, such as a stop that was reached."""
-        raise NotImplementedError
 
 
 class Executor(Protocol):
@@ -136,12 +127,10 @@ class Executor(Protocol):
     @abstractmethod
     async def submit(self, approved: Approved) -> Sequence[Fill]:
         """Send the order once and return what was filled."""
-        raise NotImplementedError
 
     @abstractmethod
     async def positions(self) -> Sequence[Position]:
         """Return what is open by the executor's own evidence."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,12 +166,10 @@ class InferenceStore(Protocol):
         A record already there changes nothing. Raises StoreError if they are not durable; nothing
         of a failed call is half there.
         """
-        raise NotImplementedError
 
     @abstractmethod
     async def settle(self, outcomes: Sequence[Any]) -> int:
         """Make outcomes durable, joined to inferences by id, and return how many were new."""
-        raise NotImplementedError
 
     @abstractmethod
     async def query(self, query: Query) -> pd.DataFrame:
@@ -190,12 +177,10 @@ class InferenceStore(Protocol):
 
         They come from journal and lake alike, each once.
         """
-        raise NotImplementedError
 
     @abstractmethod
     async def prune(self, *, before_ns: int) -> int:
         """Archive, then remove rows older than `before_ns` and return how many went."""
-        raise NotImplementedError
 
 
 class Panel(Protocol):
@@ -204,4 +189,3 @@ class Panel(Protocol):
     @abstractmethod
     def render(self, snapshot: Snapshot, canvas: Any) -> Command | None:
         """Draw `snapshot` on `canvas`; an empty or stale one is shown as such, never as numbers."""
-        raise NotImplementedError

@@ -21,8 +21,9 @@ from alphapulse.domain.inference import (
 )
 from alphapulse.domain.market import TIMEFRAMES, Floats, Timeframe
 from alphapulse.interfaces import LearnReport, Model
-from alphapulse.models.checkpoints import checkpoint_id, load_checkpoint, save_checkpoint
+from alphapulse.models.checkpoints import load_checkpoint
 from alphapulse.models.fit import batch_of, cnn_loss, descend, split
+from alphapulse.models.kept import Kept
 from alphapulse.models.network import (
     CnnNetwork,
     Sizes,
@@ -32,7 +33,6 @@ from alphapulse.models.network import (
     seed_all,
     use_one_thread,
     volatility_SF,
-    weights_of,
 )
 from alphapulse.models.scores import report
 from alphapulse.models.vote import vote
@@ -41,7 +41,7 @@ from alphapulse.models.vote import vote
 LEVELS = {Timeframe.S1: 2, Timeframe.M1: 2, Timeframe.H1: 1, Timeframe.D1: 1}
 
 
-class CNN(Model):
+class CNN(Kept[CnnNetwork], Model):
     """Forecasts the next pivot of every timeframe of one symbol.
 
     Targets it learns from, float32 (F,), NaN where the answer is not known: `p_high` (1 if the next
@@ -67,20 +67,12 @@ class CNN(Model):
         self.cost_bps = cost_bps
         self.sizes = sizes or Sizes()
         self.trained = dict(trained or {})
-        self._version = ""
 
     @classmethod
     def fresh(cls, *, seed: int, cost_bps: float) -> Self:
         """Return an untrained one; its checkpoint is nobody's champion."""
         seed_all(seed)
         return cls(CnnNetwork(), cost_bps=cost_bps)
-
-    @property
-    def version(self) -> str:
-        """Return the checkpoint id: a content hash of layout and weights."""
-        if not self._version:
-            self._version = checkpoint_id(self._layout(), weights_of(self.network))
-        return self._version
 
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
         """Return a forecast a timeframe whose stream is there, their vote and the hidden state."""
@@ -120,10 +112,6 @@ class CNN(Model):
         self._version = ""
         shown, held_out = batch_of(older), batch_of(newest)
         return report(self.network, shown.targets, [held_out], num_examples=len(older))
-
-    def save(self, directory: Path) -> str:
-        """Write weights and layout into `directory` and return the checkpoint id."""
-        return save_checkpoint(directory, layout=self._layout(), weights=weights_of(self.network))
 
     @classmethod
     def load(cls, directory: Path) -> Self:

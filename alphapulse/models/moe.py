@@ -24,9 +24,10 @@ from alphapulse.domain.inference import Tensor as Array
 from alphapulse.domain.market import TIMEFRAMES, Timeframe
 from alphapulse.features.inputs import SLOTS
 from alphapulse.interfaces import LearnReport, Model
-from alphapulse.models.checkpoints import checkpoint_id, load_checkpoint, save_checkpoint
+from alphapulse.models.checkpoints import load_checkpoint
 from alphapulse.models.fit import descend, split
 from alphapulse.models.gate import HIDDEN, SAID, GateNetwork, confidence_of, pool
+from alphapulse.models.kept import Kept
 from alphapulse.models.network import (
     owned,
     put_weights,
@@ -34,7 +35,6 @@ from alphapulse.models.network import (
     seed_all,
     use_one_thread,
     volatility_SF,
-    weights_of,
 )
 from alphapulse.models.policy import ACTIONS
 
@@ -56,7 +56,7 @@ def regime_of(input: ModelInput) -> Array:
     )
 
 
-class Orchestrator(Model):
+class Orchestrator(Kept[GateNetwork], Model):
     """Weighs what the experts say into one prediction.
 
     Targets it learns from: `result` float32 (2,), net result [R] of a long and of a short entered
@@ -77,7 +77,6 @@ class Orchestrator(Model):
         self.network = network.eval()
         self.spec = spec
         self.trained = dict(trained or {})
-        self._version = ""
 
     @classmethod
     def fresh(cls, *, seed: int, slots: Sequence[str] = ("flat", "cnn", "rl")) -> Self:
@@ -86,13 +85,6 @@ class Orchestrator(Model):
         network = GateNetwork(INPUT_SPEC.num_slots)
         network.get_buffer("trained_K")[[SLOTS[name] for name in slots]] = True
         return cls(network)
-
-    @property
-    def version(self) -> str:
-        """Return the checkpoint id: a content hash of layout and weights."""
-        if not self._version:
-            self._version = checkpoint_id(self._layout(), weights_of(self.network))
-        return self._version
 
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
         """Return the weighted opinion and the shares; KeyError if it hears none of `upstream`."""
@@ -167,10 +159,6 @@ class Orchestrator(Model):
             {"negated_result_r": float(mine)},
             {"negated_result_r": float(equal.mean())},
         )
-
-    def save(self, directory: Path) -> str:
-        """Write weights and layout into `directory` and return the checkpoint id."""
-        return save_checkpoint(directory, layout=self._layout(), weights=weights_of(self.network))
 
     @classmethod
     def load(cls, directory: Path) -> Self:

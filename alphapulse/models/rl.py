@@ -22,15 +22,15 @@ from alphapulse.domain.inference import (
 )
 from alphapulse.domain.market import Floats
 from alphapulse.interfaces import LearnReport, Model
-from alphapulse.models.checkpoints import checkpoint_id, load_checkpoint, save_checkpoint
+from alphapulse.models.checkpoints import load_checkpoint
 from alphapulse.models.fit import descend, split
+from alphapulse.models.kept import Kept
 from alphapulse.models.network import (
     owned,
     put_weights,
     require_spec,
     seed_all,
     use_one_thread,
-    weights_of,
 )
 from alphapulse.models.policy import ACTIONS, HIDDEN, PolicyNetwork, features_of, num_features
 from alphapulse.models.scores import constant_loss
@@ -41,7 +41,7 @@ BATCH = 64
 DECAY = 1.0  # few rows, many features
 
 
-class RL(Model):
+class RL(Kept[PolicyNetwork], Model):
     """Recommends a target position.
 
     Targets it learns from, NaN where not known: `action` float32 (1,), index of the teacher's
@@ -62,20 +62,12 @@ class RL(Model):
         self.network = network.eval()
         self.spec = spec
         self.trained = dict(trained or {})
-        self._version = ""
 
     @classmethod
     def fresh(cls, *, seed: int) -> Self:
         """Return an untrained one."""
         seed_all(seed)
         return cls(PolicyNetwork(num_features(INPUT_SPEC)))
-
-    @property
-    def version(self) -> str:
-        """Return the checkpoint id: a content hash of layout and weights."""
-        if not self._version:
-            self._version = checkpoint_id(self._layout(), weights_of(self.network))
-        return self._version
 
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
         """Return action probabilities, and what the likeliest is worth and how surely it pays."""
@@ -168,10 +160,6 @@ class RL(Model):
                 "confidence", float((was > 0).mean()), (came > 0).astype(np.float64)
             )
         return LearnReport(len(taught.x_BX), held_out_loss=mine, base_rate_loss=base)
-
-    def save(self, directory: Path) -> str:
-        """Write weights and layout into `directory` and return the checkpoint id."""
-        return save_checkpoint(directory, layout=self._layout(), weights=weights_of(self.network))
 
     @classmethod
     def load(cls, directory: Path) -> Self:
