@@ -45,6 +45,13 @@ RecordingOption = Annotated[
     ),
 ]
 DEFAULT_HOME = Path("user_data")
+SHOWN = {
+    "inferences": ("id", "event_ns", "symbol", "model", "action", "confidence", "decision_reason"),
+    "predictions": (
+        *("event_ns", "symbol", "timeframe", "level", "kind", "price"),
+        *("pivot_ns", "p_done", "confidence"),
+    ),
+}
 
 
 class Source(StrEnum):
@@ -160,6 +167,8 @@ def query(
         limit=limit,
     )
     rows = importlib.import_module("alphapulse.client").query_history(home, asked)
+    if not as_json:  # a screen has room for the columns people ask for first
+        rows = [{name: row[name] for name in SHOWN[asked.table]} for row in rows]
     _print({"rows": rows}, as_json)
 
 

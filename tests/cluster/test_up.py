@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import time
 from collections.abc import Callable
@@ -56,6 +57,24 @@ def test_second_up_on_an_ended_recording_has_nothing_left_to_replay(
     assert code == 0
     assert "nothing left to replay" in err
     assert summary["decisions"] == {}
+
+
+def test_port_that_is_taken_is_named_before_anything_starts(
+    new_home: NewHome, recordings: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = new_home("port")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setenv("ALPHAPULSE__SERVER__HTTP_PORT", str(port))
+        command = [ALPHAPULSE, "up", "--recording", str(recordings), "--home", str(home)]
+
+        ended = subprocess.run(command, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 1
+    assert f"PortTaken: port {port}" in ended.stderr
+    assert not (home / "head.json").exists()
 
 
 def test_backtest_gives_the_same_rows_as_up(

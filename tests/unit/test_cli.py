@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -181,6 +182,29 @@ def test_missing_recording_ends_with_code_3(ask: Ask, tmp_path: Path, command: l
     told = json.loads(answer.out)
     assert told["error"] == "InvalidRecording"
     assert str(tmp_path / "none") in told["message"]
+
+
+def test_folder_that_is_no_recording_names_what_is_missing(ask: Ask, tmp_path: Path) -> None:
+    answer = ask("up", "--recording", tmp_path, "--home", tmp_path / "home")
+
+    assert answer.code == 3
+    assert "candles-1m-ETHUSDT.parquet" in answer.err
+
+
+def test_damaged_recording_names_the_file_and_is_left_as_it_was(
+    ask: Ask, tmp_path: Path, recordings: Path
+) -> None:
+    damaged = tmp_path / "damaged"
+    shutil.copytree(recordings, damaged)
+    file = damaged / "trades-BTCUSDT.parquet"
+    file.chmod(0o644)
+    file.write_bytes(file.read_bytes()[:5000])
+
+    answer = ask("up", "--recording", damaged, "--home", tmp_path / "home")
+
+    assert answer.code == 3
+    assert str(file) in answer.err
+    assert file.stat().st_size == 5000
 
 
 def test_without_any_recording_both_ways_to_get_data_are_named(ask: Ask, tmp_path: Path) -> None:
