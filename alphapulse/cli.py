@@ -215,10 +215,20 @@ def _print(answer: dict[str, Any], as_json: bool) -> None:
             continue
         rows = Table(*(value[0] if value else ["nothing"]), title=key)
         for row in value:
-            rows.add_row(*(str(cell) for cell in row.values()))
+            rows.add_row(*(_cell(name, cell) for name, cell in row.items()))
         console.print(rows, markup=False)
     if pairs.row_count:
         console.print(pairs, markup=False)
+
+
+def _cell(name: str, value: Any) -> str:
+    """Return `value` for a table: times as ISO-8601 Z, prices and shares to six digits."""
+    if name.endswith("_ns") and isinstance(value, int):
+        from datetime import UTC, datetime
+
+        when = datetime.fromtimestamp(value // 1_000_000 / 1e3, UTC)
+        return when.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _speed(text: str) -> float:
