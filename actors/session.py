@@ -91,6 +91,8 @@ class Session:
     def remove(self) -> None:
         """Take the application and the actors off a cluster that is not ours to end."""
         serve.delete(cluster.SERVE_APP)
+        if not serve.status().applications:  # nobody else's: the proxy gives its port back
+            serve.shutdown()
         _end_leftovers()
 
 
