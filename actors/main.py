@@ -28,7 +28,6 @@ from alphapulse.config import load_settings
 from alphapulse.domain.errors import ClusterError
 from alphapulse.storage.home import Home, Run
 
-POLL_S = 0.5  # between two looks at the trader
 MAX_RESTARTS = 3  # of the head within one `up`
 log = logs.get_logger("main")
 
@@ -45,7 +44,6 @@ class UpOptions:
         for_s: wall seconds after which it ends by itself, or None.
         fresh: start the next run instead of continuing.
         dashboard: open the monitor too.
-        as_json: print the summary as JSON, and nothing else, on stdout.
     """
 
     home: Path
@@ -56,7 +54,6 @@ class UpOptions:
     for_s: float | None = None
     fresh: bool = False
     dashboard: bool = True
-    as_json: bool = False
 
 
 class Up:

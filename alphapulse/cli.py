@@ -18,7 +18,6 @@ import typer
 
 from alphapulse.domain.errors import AlphaPulseError
 
-STARTED_AT_S = time.time()
 app = typer.Typer(
     name="alphapulse",
     help="A self-improving trading cluster: it learns from its own answered predictions.",
