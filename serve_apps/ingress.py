@@ -1,5 +1,7 @@
 """The HTTP door: people and tools read the cluster and steer it here; it holds no model."""
 
+# No postponed annotations: FastAPI would resolve them in the copy of the class that Serve makes,
+# which no longer sees this module's names.
 import asyncio
 import hmac
 import math
