@@ -14,6 +14,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from alphapulse.domain.market import SECOND_NS
 from tests.cluster.conftest import ALPHAPULSE, UpProcess, num_decisions
 from tests.cluster.rows import rows_of
 
@@ -46,6 +47,9 @@ def test_every_inference_of_the_run_is_in_the_history_once(whole: Whole) -> None
         "1s": 2 * (INSTANTS - 14),
         **dict.fromkeys(("1m", "1h", "1d"), 2 * INSTANTS),
     }
+    seconds = forecasts[forecasts["timeframe"] == "1s"]
+    first_ns = forecasts.groupby("symbol")["event_ns"].min() + 14 * SECOND_NS
+    assert seconds.groupby("symbol")["event_ns"].min().to_dict() == first_ns.to_dict()
     assert set(rows["run"]) == {whole[1]["run"]}
 
 
