@@ -1,8 +1,8 @@
 """Every setting with its default, unit and meaning.
 
 Defaults <- TOML <- ALPHAPULSE__SECTION__KEY; unknown keys are errors. Secrets never live here. The
-sections `market`, `feed`, `decision` and `training` can change a decision and therefore enter the
-config hash; `server`, `storage` and `ray` cannot.
+sections in DECISIVE can change a decision and therefore enter the config hash; `server`, `storage`
+and `ray` cannot.
 """
 
 from __future__ import annotations
@@ -16,14 +16,17 @@ import types
 import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 from alphapulse.domain.errors import AlphaPulseError, ConfigError
 from alphapulse.domain.inference import Thresholds
 from alphapulse.domain.market import Instrument
+from alphapulse.domain.trading import VenueRules
 
 PREFIX = "ALPHAPULSE__"
+DECISIVE = ("market", "feed", "decision", "training", "trading", "risk", "learning")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,12 +84,47 @@ class Training:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Trading:
+    """The account, and what the venue does to an order."""
+
+    initial_cash: float = 10_000.0  # of the paper account [quote currency]
+    quantity_steps: tuple[float, ...] = (0.0001, 0.00001)  # smallest, a symbol [base currency]
+    min_notional: float = 5.0  # Binance spot, 2026-11 [quote currency]
+    allow_short: bool = False  # whether sell may open a short; spot permits none
+    fee_bps: float = 10.0  # Binance spot taker, tier 0, 2026-11 [bps a side]
+    latency_ms: int = 100  # from a decision to its order at the venue, below 1000 [ms, event time]
+    half_spread_bps: float = 1.0  # paid where there is no book to walk [bps]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Risk:
+    """How much may be lost, and where it ends; R is one hourly volatility."""
+
+    stop_r: float = 1.0  # distance of a stop-loss from the entry [R]
+    risk_pct: float = 0.5  # of equity, lost if the stop of an entry is reached [%]
+    max_position_pct: float = 25.0  # of equity, open in one instrument [%]
+    max_drawdown_pct: float = 10.0  # equity below its peak at which trading halts [%]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learning:
+    """Training rounds on answered inferences."""
+
+    debounce_s: float = 60.0  # between the pivots that start two rounds [s, event time]
+    min_examples: int = 64  # answered inferences below which a round is not worth its time
+    max_examples: int = 384  # newest answered inferences a round learns from
+    held_out_share: float = 0.3  # of the answered inferences, the newest, to compare on
+    promote_at: float = 20.0  # evidence (e-value) at which a challenger becomes champion
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Server:
     """Where people and tools connect."""
 
     host: str = "127.0.0.1"  # address of the HTTP endpoint; loopback unless you firewall it
     http_port: int = 8000  # of the API
     dashboard_port: int = 8265  # of Ray's dashboard and job submission
+    monitor_port: int = 8501  # of the monitor's page
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,6 +157,9 @@ class Settings:
     feed: Feed = field(default_factory=Feed)
     decision: DecisionRules = field(default_factory=DecisionRules)
     training: Training = field(default_factory=Training)
+    trading: Trading = field(default_factory=Trading)
+    risk: Risk = field(default_factory=Risk)
+    learning: Learning = field(default_factory=Learning)
     server: Server = field(default_factory=Server)
     storage: Storage = field(default_factory=Storage)
     ray: Cluster = field(default_factory=Cluster)
@@ -129,11 +170,23 @@ class Settings:
     @property
     def hash(self) -> str:
         """Return sha256 over the sections that can change a decision, hex."""
-        decisive = {
-            name: dataclasses.asdict(getattr(self, name))
-            for name in ("market", "feed", "decision", "training")
-        }
+        decisive = {name: dataclasses.asdict(getattr(self, name)) for name in DECISIVE}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def venue_rules(self) -> dict[str, VenueRules]:
+        """Return what the venue lets through, by symbol, as money."""
+        market, trading = self.market, self.trading
+        steps = zip(market.symbols, market.tick_sizes, trading.quantity_steps, strict=True)
+        return {
+            symbol: VenueRules(
+                tick_size=Decimal(repr(tick)),
+                quantity_step=Decimal(repr(step)),
+                min_notional=Decimal(repr(trading.min_notional)),
+                allow_short=trading.allow_short,
+            )
+            for symbol, tick, step in steps
+        }
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
         """Return every section as plain values, ready for JSON or TOML."""
@@ -164,12 +217,48 @@ def _check(settings: Settings) -> None:
             f"feed.cache_bars: expected at least 300, was {settings.feed.cache_bars}; "
             "600 is the default"
         )
-    for name in ("http_port", "dashboard_port"):
+    _check_trading(settings)
+    for name in ("http_port", "dashboard_port", "monitor_port"):
         port = getattr(settings.server, name)
         if not 1 <= port <= 65535:
             raise ConfigError(
                 f"server.{name}: expected a port from 1 to 65535, was {port}; choose a free one"
             )
+
+
+def _check_trading(settings: Settings) -> None:
+    trading, risk, learning = settings.trading, settings.risk, settings.learning
+    if len(trading.quantity_steps) != len(settings.market.symbols):
+        raise ConfigError(
+            f"trading.quantity_steps: expected one a symbol ({len(settings.market.symbols)}), was "
+            f"{len(trading.quantity_steps)}; list them in the order of market.symbols"
+        )
+    ranges: list[tuple[str, float, bool, str]] = [
+        ("trading.initial_cash", trading.initial_cash, trading.initial_cash > 0, "above 0"),
+        ("trading.quantity_steps", min(trading.quantity_steps), min(trading.quantity_steps) > 0,
+         "each above 0"),
+        ("trading.min_notional", trading.min_notional, trading.min_notional >= 0, "0 or more"),
+        ("trading.fee_bps", trading.fee_bps, trading.fee_bps >= 0, "0 or more"),
+        ("trading.latency_ms", trading.latency_ms, 0 <= trading.latency_ms < 1000, "0 to 999"),
+        ("trading.half_spread_bps", trading.half_spread_bps, trading.half_spread_bps >= 0,
+         "0 or more"),
+        ("risk.stop_r", risk.stop_r, risk.stop_r > 0, "above 0"),
+        ("risk.risk_pct", risk.risk_pct, 0 < risk.risk_pct <= 100, "above 0, at most 100"),
+        ("risk.max_position_pct", risk.max_position_pct, 0 < risk.max_position_pct <= 100,
+         "above 0, at most 100"),
+        ("risk.max_drawdown_pct", risk.max_drawdown_pct, 0 < risk.max_drawdown_pct <= 100,
+         "above 0, at most 100"),
+        ("learning.debounce_s", learning.debounce_s, learning.debounce_s >= 0, "0 or more"),
+        ("learning.min_examples", learning.min_examples, learning.min_examples >= 4, "4 or more"),
+        ("learning.max_examples", learning.max_examples,
+         learning.max_examples >= learning.min_examples, "min_examples or more"),
+        ("learning.held_out_share", learning.held_out_share, 0 < learning.held_out_share < 1,
+         "between 0 and 1"),
+        ("learning.promote_at", learning.promote_at, learning.promote_at > 1, "above 1"),
+    ]  # fmt: skip
+    for name, value, holds, wanted in ranges:
+        if not holds:
+            raise ConfigError(f"{name}: expected {wanted}, was {value}; see docs/configuration.md")
 
 
 def load_settings(
@@ -240,6 +329,10 @@ def _convert(value: Any, wanted: Any, where: str) -> Any:
         if not isinstance(items, list | tuple):
             raise ConfigError(f"{where}: expected a list, was {value!r}")
         return tuple(_convert(part, item, where) for part in items)
+    if isinstance(value, str) and wanted is bool:
+        if value.lower() not in ("true", "false"):
+            raise ConfigError(f"{where}: expected true or false, was {value!r}")
+        return value.lower() == "true"
     if isinstance(value, str) and wanted is not str:
         try:
             return wanted(value)

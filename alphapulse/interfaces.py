@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from alphapulse.domain.inference import DecisionRecord, Example, InputSpec, ModelInput, Prediction
+from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import BarSeries, Instrument, MarketEvent, Timeframe
 from alphapulse.domain.status import Command, Snapshot
 from alphapulse.domain.trading import Account, Approved, Fill, Order, Position, Refused
@@ -138,9 +139,9 @@ class Query:
     """Which inferences to find; None is no restriction.
 
     Attributes:
-        table: `inferences` (one row per model, symbol and time) or `predictions` (one per timeframe
-            and level too).
-        timeframe: of a forecast; only in `predictions`.
+        table: `inferences` (one row per model, symbol and time), `predictions` (one per timeframe
+            and level too) or `outcomes` (what came of a prediction or an action).
+        timeframe: of a forecast or an outcome; not in `inferences`.
         from_ns: oldest event time [ns UTC], inclusive.
         to_ns: newest event time [ns UTC], exclusive.
         limit: newest rows kept.
@@ -168,8 +169,12 @@ class InferenceStore(Protocol):
         """
 
     @abstractmethod
-    async def settle(self, outcomes: Sequence[Any]) -> int:
-        """Make outcomes durable, joined to inferences by id, and return how many were new."""
+    async def settle(self, outcomes: Sequence[Outcome]) -> int:
+        """Make outcomes durable, joined to inferences by id, and return how many were new.
+
+        One that is there already (inference, timeframe, level, version) changes nothing. Raises
+        StoreError if they are not durable; nothing of a failed call is half there.
+        """
 
     @abstractmethod
     async def query(self, query: Query) -> pd.DataFrame:

@@ -3,7 +3,7 @@
 set -euo pipefail
 
 # command:Debian package. Everything else comes as wheels (TA-Lib and torch included).
-needed=(git:git)
+needed=(git:git chromium:chromium)
 
 missing=()
 for pair in "${needed[@]}"; do

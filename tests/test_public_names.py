@@ -24,14 +24,21 @@ NAMES = {
         InputPackage InputSpec MODELS Masks ModelInput Prediction StoredRow StreamRef Tensor
         Thresholds inference_id require_shape trace_id
     """,
+    "alphapulse.domain.learning": """
+        NAN OUTCOME_VERSION Outcome Promotion RoundState TrainingRound
+    """,
     "alphapulse.domain.market": """
-        Bar BarFlag BarSeries BookDelta BookWindow FeedGap Flags Floats Instrument Ints MarketEvent
-        MarketWindow Pivot PivotKind SECOND_NS StreamWindow TIMEFRAMES Timeframe Trade
+        Bar BarFlag BarSeries BookDelta BookWindow FeedGap Flags Floats Instrument Ints Mark
+        MarketEvent MarketWindow Pivot PivotKind SECOND_NS StreamWindow TIMEFRAMES Timeframe Trade
     """,
     "alphapulse.domain.status": "Alert Command ErrorRow Snapshot",
-    "alphapulse.domain.trading": "Account Approved Fill Order Position Refused",
+    "alphapulse.domain.trading": """
+        Account Approved Fill Order Position Purpose Quote Refused VenueRules ZERO decimal_of
+        rounded_down
+    """,
     "alphapulse.config": """
-        Cluster DecisionRules Feed Market PREFIX Server Settings Storage Training load_settings
+        Cluster DECISIVE DecisionRules Feed Learning Market PREFIX Risk Server Settings Storage
+        Trading Training load_settings
     """,
 }
 

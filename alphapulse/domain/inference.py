@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from alphapulse.domain.errors import InvalidRequest, ShapeMismatch
-from alphapulse.domain.market import Floats, PivotKind, Timeframe
+from alphapulse.domain.market import Floats, Mark, PivotKind, Timeframe
 
 # axes: S symbol (the decided one first, then the reference) · F timeframe · T row, oldest first
 #       C channel · K peer slot · P peer field · A account field · B book bin or feature
@@ -334,6 +334,7 @@ class DecisionPoint:
         last_trade_id: by symbol, 0 before the first.
         last_book_id: by symbol, 0 before the first.
         received_ns: collector's time of the newest event inside [ns UTC].
+        marks: by symbol, prices and risk for trading; a symbol without a price is absent.
     """
 
     event_ns: int
@@ -344,6 +345,7 @@ class DecisionPoint:
     last_trade_id: Mapping[str, int]
     last_book_id: Mapping[str, int]
     received_ns: int
+    marks: Mapping[str, Mark] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -309,6 +309,23 @@ class BookWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class Mark:
+    """What trading needs to know of one instrument at a decision instant.
+
+    Attributes:
+        price: newest traded price [quote currency].
+        low: lowest traded price since the instant before [quote currency].
+        high: highest traded price since then.
+        risk: one hourly volatility, R [log price]; NaN while it is not known.
+    """
+
+    price: float
+    low: float
+    high: float
+    risk: float
+
+
+@dataclass(frozen=True, slots=True)
 class MarketWindow:
     """Everything cached at one moment, under one version number.
 
