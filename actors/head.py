@@ -86,7 +86,7 @@ class Head:
             stderr=subprocess.STDOUT,
             env={**os.environ, **SERVE_FLAGS, **PROCESS_FLAGS},
             start_new_session=True,  # Ctrl-C ends us first, and we end the head
-            preexec_fn=_die_with_parent,
+            preexec_fn=die_with_parent,
         )
         _remember(self._file, self._process.pid)
 
@@ -152,7 +152,8 @@ def _command(port: int, settings: Settings) -> list[str]:
     ]
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Have the kernel end this child when its parent ends, however that ends."""
     ctypes.CDLL("libc.so.6").prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 

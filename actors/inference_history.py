@@ -12,6 +12,7 @@ from actors.launch import Launch
 from alphapulse import logs
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, Prediction
+from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.interfaces import Query
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
@@ -58,6 +59,19 @@ class InferenceHistoryActor:
         """Return the predictions of the newest durable decision of each symbol that has one."""
         found = {symbol: await self._history.last(symbol) for symbol in self._symbols}
         return {symbol: predictions for symbol, predictions in found.items() if predictions}
+
+    async def at(self, event_ns: int) -> Mapping[str, tuple[Prediction, ...]]:
+        """Return, by symbol, the predictions of the newest decision at or before `event_ns`."""
+        found = {symbol: await self._history.at(symbol, event_ns) for symbol in self._symbols}
+        return {symbol: predictions for symbol, predictions in found.items() if predictions}
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> int:
+        """Make outcomes durable and return how many were new."""
+        return await self._history.settle(outcomes)
+
+    async def follow(self, after: Cursor, limit: int) -> Followed:
+        """Return what was appended after a cursor, in order, at most `limit` decisions."""
+        return await self._history.follow(after, limit)
 
     async def flush(self) -> int:
         """Move what waits to the lake; after a failure (logged) it stays in the journal."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,7 +21,9 @@ class Launch:
         session: id of this `up`, for the errors table.
         recording: folder of the recording, empty for live.
         run: id of the run; `run_number` names its folder.
+        checkpoints: id by model, of which the run starts.
         speed: event time over wall time; 0 is as fast as it goes.
+        training: whether rounds may be started.
     """
 
     home: str
@@ -28,7 +31,9 @@ class Launch:
     recording: str
     run: str
     run_number: int
+    checkpoints: Mapping[str, str]
     speed: float
+    training: bool
     settings: Settings
 
     def provider(self) -> DataProvider:

@@ -21,11 +21,13 @@ from rich.live import Live as LiveLine
 from rich.text import Text
 
 from actors.head import Head, authorize, require_free
+from actors.monitor import Monitor, require_page_port
 from actors.report import iso, status_text
 from actors.source import Asked, open_run
 from alphapulse import logs
 from alphapulse.config import load_settings
 from alphapulse.domain.errors import ClusterError
+from alphapulse.storage.control import Control
 from alphapulse.storage.home import Home, Run
 
 MAX_RESTARTS = 3  # of the head within one `up`
@@ -44,6 +46,7 @@ class UpOptions:
         for_s: wall seconds after which it ends by itself, or None.
         fresh: start the next run instead of continuing.
         dashboard: open the monitor too.
+        training: whether rounds of training may be started.
     """
 
     home: Path
@@ -54,6 +57,7 @@ class UpOptions:
     for_s: float | None = None
     fresh: bool = False
     dashboard: bool = True
+    training: bool = True
 
 
 class Up:
@@ -72,6 +76,7 @@ class Up:
         self._stop_asked = False
         self._began_at_s = started_at_s
         self._recording: Path | None = None
+        self._monitor: Monitor | None = None
 
     def run(self) -> dict[str, Any]:
         """Return the summary; raises the AlphaPulseError that prevented or ended the run."""
@@ -89,7 +94,7 @@ class Up:
                     f"run {prepared.number} of this recording has ended: nothing left to replay; "
                     "`alphapulse up --fresh` starts the next"
                 )
-                return self._summary(prepared, {}, {})
+                return self._summary(prepared, {}, {}, {})
             self._require_ports()
             return asyncio.run(self._supervise(prepared))
 
@@ -101,16 +106,30 @@ class Up:
         require_free(server.host, server.http_port, setting="SERVER__HTTP_PORT")
         if not self._settings.ray.address and not os.environ.get("RAY_ADDRESS"):
             require_free("127.0.0.1", server.dashboard_port, setting="SERVER__DASHBOARD_PORT")
+        if self._options.dashboard:
+            require_page_port(server)
 
     async def _supervise(self, run: Run) -> dict[str, Any]:
         """Keep the run on a cluster until it ends; a head that dies is replaced."""
         self._listen()
+        if self._options.dashboard:
+            control = Control(self._home.control_path)
+            self._monitor = Monitor(
+                self._home.path, self._settings.server, control, api_url=self._api_url()
+            )
+        try:
+            return await self._replacing_heads(run)
+        finally:
+            if self._monitor is not None:
+                self._monitor.stop()
+
+    async def _replacing_heads(self, run: Run) -> dict[str, Any]:
         for _ in range(MAX_RESTARTS + 1):
             try:
                 return await self._on_cluster(run)
             except HeadDied as error:
                 if self._stop_asked:
-                    return self._summary(run, {}, {})
+                    return self._summary(run, {}, {}, {})
                 log.error("head died", **logs.describe(error), remedy="none: it is being restarted")
                 self._say("the Ray head died: starting another and going on")
         raise ClusterError(
@@ -150,10 +169,10 @@ class Up:
             self._announce(run, where)
             with self._status_line() as show:
                 await self._watch(session, head, show)
-            status, feed = await session.end()
+            ended = await session.end(say=self._say, stop_asked=lambda: self._stop_asked)
             if head is None:
                 session.remove()
-            return self._summary(run, status, feed)
+            return self._summary(run, *ended)
         except Exception as error:
             if head is not None and not head.is_running:
                 raise HeadDied(f"{type(error).__name__}: {error}") from error
@@ -165,6 +184,8 @@ class Up:
         """Return when the run has ended; raises HeadDied as soon as the head is gone."""
         running = asyncio.ensure_future(session.run(stop_asked=self._stop_due, show=show))
         while not running.done():
+            if self._monitor is not None:
+                self._monitor.keep()
             await asyncio.wait([running], timeout=1.0)
             if head is not None and not head.is_running:
                 running.cancel()
@@ -192,27 +213,30 @@ class Up:
             recording=str(self._recording or ""),
             run=run.id,
             run_number=run.number,
+            checkpoints=dict(run.manifest.checkpoints),
             speed=self._options.speed,
+            training=self._options.training,
             settings=self._settings,
         )
 
     def _graph_args(self, run: Run) -> dict[str, Any]:
-        directory_of = importlib.import_module("alphapulse.models.checkpoints").directory_of
         return {
             "home": str(self._home.path),
             "session": self._session,
             "run": {"id": run.id, "number": run.number, "recording": run.manifest.recording},
-            "symbols": self._settings.market.symbols,
-            "checkpoints": {
-                name: str(directory_of(self._home.path, model=name, id=id_))
-                for name, id_ in run.manifest.checkpoints.items()
-            },
+            "settings": self._settings,
+            "checkpoints": dict(run.manifest.checkpoints),
         }
 
-    def _announce(self, run: Run, address: str) -> None:
+    def _api_url(self) -> str:
         server = self._settings.server
-        base = f"http://{server.host}:{server.http_port}/api/v1"
+        return f"http://{server.host}:{server.http_port}/api/v1"
+
+    def _announce(self, run: Run, address: str) -> None:
+        server, base = self._settings.server, self._api_url()
         urls = {"api": base, "docs": f"{base}/docs", "ray": address}
+        if self._monitor is not None:
+            urls = {"monitor": self._monitor.url} | urls
         if not (self._settings.ray.address or os.environ.get("RAY_ADDRESS")):
             urls["ray dashboard"] = f"http://127.0.0.1:{server.dashboard_port}"
         self._home.announce({"urls": urls, "run": run.id, "pid": os.getpid()})
@@ -220,8 +244,6 @@ class Up:
         for name, url in urls.items():
             self._say(f"  {name}: {url}")
         self._say(f"  token: {self._home.path / 'token'}")
-        if self._options.dashboard:
-            self._say("  monitor: not built yet (see CHANGELOG.md); the API shows it all")
         self._began_at_s = time.time()
 
     @contextlib.contextmanager
@@ -229,9 +251,12 @@ class Up:
         with LiveLine(console=self._console, auto_refresh=False, transient=True) as line:
             yield lambda status: line.update(Text(status_text(status)), refresh=True)
 
-    def _summary(self, run: Run, trader: dict[str, Any], feed: dict[str, Any]) -> dict[str, Any]:
+    def _summary(
+        self, run: Run, trader: dict[str, Any], feed: dict[str, Any], learning: dict[str, Any]
+    ) -> dict[str, Any]:
         errors = logs.read_errors(self._home.path / "logs", session=self._session)
         first = trader.get("first_at_s")
+        settlement, training = learning.get("settlement", {}), learning.get("training", {})
         return {
             "source": run.manifest.source,
             "recording": run.manifest.recording,
@@ -243,6 +268,16 @@ class Up:
             "decisions": trader.get("decisions", {}),
             "inferences": trader.get("inferences", {}),
             "incomplete": trader.get("incomplete", 0),
+            "settled": settlement.get("settled", 0),
+            "examples": settlement.get("examples", 0),
+            "training_rounds": training.get("rounds", 0),
+            "promotions": training.get("promotions", 0),
+            "hot_swaps": trader.get("hot_swaps", 0),
+            "orders": trader.get("orders", 0),
+            "fills": trader.get("fills", 0),
+            "pnl": trader.get("pnl", {"gross": "0", "fees": "0", "net": "0"}),
+            "halts": trader.get("halts", 0),
+            "is_halted": trader.get("is_halted", False),
             "errors": sum(row.count for row in errors),
             "first_decision_s": None if first is None else round(first - self._started_at_s, 2),
             "wall_s": round(time.time() - self._started_at_s, 2),

@@ -3,51 +3,78 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from actors.launch import Launch
-from alphapulse import cluster, logs
+from actors.resume import resume_point
+from alphapulse import logs
 from alphapulse.data.feed import MarketFeed
 from alphapulse.domain.errors import Unavailable
-from alphapulse.domain.inference import DecisionPoint, Prediction, trace_id
+from alphapulse.domain.inference import DecisionPoint, Prediction, Tensor, trace_id
+from alphapulse.domain.trading import Quote
 
 log = logs.get_logger("market")
 
 
 class MarketDataActor:
-    """Holds the feed; a restarted one replays to where the history ends before it answers."""
+    """Holds the feed; a restarted one replays to where the run goes on before it answers."""
 
     def __init__(self, launch: Launch) -> None:
         logs.configure(Path(launch.home) / "logs", process="market_data", session=launch.session)
         self._launch = launch
-        self._feed = MarketFeed(
-            launch.provider(), launch.settings.market.instruments, launch.settings.feed
-        )
-        self._feed.pace(launch.speed)
+        self._feed = self._new_feed()
         self._opened = False
         self._point: DecisionPoint | None = None
+        self._before_ns = -1  # instant before the newest point
 
-    async def open(self, durable_until_ns: int) -> None:
-        """Seed the cache and replay to the newest instant every symbol's history holds."""
+    async def open(self, until_ns: int) -> None:
+        """Seed the cache and replay up to and including the instant `until_ns`, -1 for none."""
         if not self._opened:
             await self._feed.open()
-            if durable_until_ns > 0:
-                await self._feed.skip_to(durable_until_ns)
+            if until_ns > 0:
+                await self._feed.skip_to(until_ns)
+            self._before_ns = until_ns
             self._opened = True
 
-    async def advance(self, after_ns: int, outputs: Sequence[Prediction]) -> DecisionPoint | None:
+    async def advance(
+        self, after_ns: int, outputs: Sequence[Prediction], accounts: Mapping[str, Tensor]
+    ) -> DecisionPoint | None:
         """Return the next point; the same one again if its answer was lost on the way."""
-        if not self._opened:  # restarted by Ray: the history says where to go on
-            await self.open(await _durable_until())
+        await self._stand_at(after_ns, or_before=True)
         if self._point is not None and self._point.event_ns > after_ns:
             return self._point
         self._feed.put_outputs(outputs)
+        self._feed.put_accounts(accounts)
+        self._before_ns = after_ns
         self._point = await self._feed.advance()
         if self._point is not None:
             self._tell(self._point)
         return self._point
+
+    async def quote(self, symbol: str, at_ns: int, after_ns: int) -> Quote | None:
+        """Return what an order sent at `after_ns` meets at `at_ns`; None if the source ends."""
+        await self._stand_at(after_ns, or_before=False)
+        return await self._feed.quote(symbol, at_ns)
+
+    async def _stand_at(self, after_ns: int, *, or_before: bool) -> None:
+        """Replay a recording anew unless its newest instant (or the one before) is `after_ns`."""
+        if not self._opened:  # restarted by Ray: the history says where to go on
+            await self.open(await resume_point(self._launch))
+        newest_ns = self._before_ns if self._point is None else self._point.event_ns
+        stands = after_ns == newest_ns or (or_before and after_ns == self._before_ns)
+        if stands or not self._launch.recording:
+            return
+        log.warning("replaying anew", to_ns=after_ns, was_ns=newest_ns)
+        self._feed, self._opened, self._point = self._new_feed(), False, None
+        await self.open(after_ns)
+
+    def _new_feed(self) -> MarketFeed:
+        settings = self._launch.settings
+        feed = MarketFeed(self._launch.provider(), settings.market.instruments, settings.feed)
+        feed.pace(self._launch.speed)
+        return feed
 
     def _tell(self, point: DecisionPoint) -> None:
         for symbol in point.inputs:
@@ -76,8 +103,3 @@ class MarketDataActor:
     async def pid(self) -> int:
         """Return the process id."""
         return os.getpid()
-
-
-async def _durable_until() -> int:
-    last = await cluster.History().last()
-    return min((p[0].event_ns for p in last.values()), default=-1) if len(last) > 1 else -1

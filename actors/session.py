@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -12,14 +13,17 @@ import ray
 from ray import serve
 from ray.exceptions import RayActorError
 
+from actors.feedback import FeedbackActor
 from actors.inference_history import InferenceHistoryActor
 from actors.launch import Launch
 from actors.market_data import MarketDataActor
+from actors.resume import resume_point
 from actors.trader import TraderActor
 from alphapulse import cluster, logs
 from alphapulse.domain.errors import Unavailable
 
 POLL_S = 0.5  # between two looks at the trader
+ROUND_S = 120.0  # how long the end of a recording waits for a running round
 GRAPH = "serve_apps.graph"  # by import path: roof folders do not import each other
 log = logs.get_logger("main")
 
@@ -36,10 +40,15 @@ class Session:
         """Start actors and graph side by side, and replay the feed to where the history ends."""
         _end_leftovers()
         _actor(InferenceHistoryActor, cluster.INFERENCE_HISTORY, self._launch)
-        market = _actor(MarketDataActor, cluster.MARKET_DATA, self._launch)
+        _actor(MarketDataActor, cluster.MARKET_DATA, self._launch)
         self._trader = _actor(TraderActor, cluster.TRADER, self._launch)
+        _actor(FeedbackActor, cluster.FEEDBACK, self._launch)
         graph = asyncio.to_thread(self._start_graph)
-        await asyncio.gather(graph, _open(market))
+        await asyncio.gather(graph, self._open_market())
+
+    async def _open_market(self) -> None:
+        await cluster.MarketData().open(await resume_point(self._launch))
+        log.info("market opened")
 
     def _start_graph(self) -> None:
         server = self._launch.settings.server
@@ -72,21 +81,47 @@ class Session:
                     await trader.stop()
                     stopping = True
                 show(dict(await trader.status()))
+                await cluster.Feedback().status()  # a restarted one goes on when it is asked
             except Unavailable as error:
-                log.warning("trader does not answer", **logs.describe(error))
+                log.warning("an actor does not answer", **logs.describe(error))
             if loop.done() and isinstance(loop.exception(), RayActorError):
                 log.warning("trader is being restarted")
                 loop = asyncio.ensure_future(_result(self._trader))
         await loop
 
-    async def end(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Move what is left to the lake, and return the trader's status and the feed's counters."""
+    async def end(
+        self, *, say: Callable[[str], None], stop_asked: Callable[[], bool]
+    ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+        """Settle what can be, wait for a running round, and move what is left to the lake.
+
+        Returns the trader's status, the feed's counters, and what was learned.
+        """
+        status = dict(await cluster.Trader().status())
+        if status["to_ns"] is not None:
+            await cluster.Feedback().drain(status["to_ns"])
+        if status["ended"] and not stop_asked():
+            await self._finish_round(say, stop_asked)
+        learning = dict(await cluster.Feedback().status())
         status = dict(await cluster.Trader().status())
         feed = dict(await cluster.MarketData().view("counters"))
         await cluster.History().flush()
         if status["ended"] and not status["pending"]:
             await cluster.History().end(status["to_ns"])
-        return status, feed
+        return status, feed, learning
+
+    async def _finish_round(
+        self, say: Callable[[str], None], stop_asked: Callable[[], bool]
+    ) -> None:
+        """Wait for a running round, at most ROUND_S and until a stop is asked for."""
+        give_up_at = time.monotonic() + ROUND_S
+        said = False
+        while not await cluster.Feedback().finish(POLL_S):
+            if stop_asked() or time.monotonic() > give_up_at:
+                log.warning("round left behind", waited_s=ROUND_S)
+                return
+            if not said:
+                say("the recording has ended: waiting for the running training round")
+                said = True
 
     def remove(self) -> None:
         """Take the application and the actors off a cluster that is not ours to end."""
@@ -114,12 +149,6 @@ def _end_leftovers() -> None:
             ray.kill(ray.get_actor(name, namespace=cluster.NAMESPACE))
         except ValueError:  # none of that name
             continue
-
-
-async def _open(market: Any) -> None:
-    last = await cluster.History().last()
-    await market.open.remote(min((p[0].event_ns for p in last.values()), default=-1))
-    log.info("market opened")
 
 
 async def _result(trader: Any) -> Any:

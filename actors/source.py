@@ -106,13 +106,13 @@ def _first_checkpoints(
     """Return the ids of the first checkpoints of a recording, trained now if there are none."""
     registry = Registry(home.registry_path)
     content = content_hash(recording, settings.market.instruments)
-    found = registry.find_first(content, settings.hash)
+    found = registry.find_first(content, settings.training_hash)
     if found is None:
         say("first start: training the first checkpoints on the history of the recording")
         command = [sys.executable, "-m", "experiments.first_training"]
         command += ["--home", str(home.path), "--recording", str(recording)]
         ended = subprocess.run(command, stdout=sys.stderr, check=False)
-        found = registry.find_first(content, settings.hash)
+        found = registry.find_first(content, settings.training_hash)
         if ended.returncode != 0 or found is None:
             raise ClusterError(
                 f"first training: expected checkpoints, it ended with {ended.returncode}; "

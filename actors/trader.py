@@ -1,4 +1,4 @@
-"""Run the decision loop: ask for a point, ask the served models, record, go on."""
+"""Run the decision loop: ask for a point, ask the served models, record, trade, go on."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,63 +15,101 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from actors.launch import Launch
+from actors.resume import ledger_of, resume_point
 from alphapulse import cluster, logs
+from alphapulse.assembly import make_desk
 from alphapulse.domain.errors import AlphaPulseError, ClusterError, Unavailable
-from alphapulse.domain.inference import Decision, ModelInput, Prediction, Thresholds, trace_id
+from alphapulse.domain.inference import (
+    Decision,
+    DecisionPoint,
+    ModelInput,
+    Prediction,
+    Thresholds,
+    trace_id,
+)
+from alphapulse.domain.learning import Promotion
+from alphapulse.domain.trading import Quote
 from alphapulse.execution.engine import Engine
 from alphapulse.execution.recorder import Recorder
+from alphapulse.models.checkpoints import Registry
+from alphapulse.models.versions import Versions
+from alphapulse.storage.control import Control
 
 RETRY_S = 0.2  # between two tries of a call whose process is being replaced
 PATIENCE_S = 60.0  # how long a replacement may take before the run ends with an error
+DEPLOYMENTS = {"cnn": "CNN", "rl": "RL", "moe": "Orchestrator"}
 log = logs.get_logger("trader")
 
 
 class TraderActor:
-    """Holds the engine of a run; a restarted one goes on after the newest durable decision."""
+    """Holds engine and desk of a run; a restarted one goes on after the newest durable step."""
 
     def __init__(self, launch: Launch) -> None:
         logs.configure(Path(launch.home) / "logs", process="trader", session=launch.session)
         self._launch = launch
         self._market = cluster.MarketData()
         self._history = cluster.History()
+        home, settings = Path(launch.home), launch.settings
+        self._control = Control(home / "control.sqlite")
+        self._registry = Registry(home / "registry.sqlite")
         self._stopping = False
         self._ended = False
         self._resumed_ns = -1
-        self._thresholds_file = (
-            Path(launch.home) / "runs" / str(launch.run_number) / "thresholds.json"
-        )
+        self._at_ns = -1  # instant of the newest point
+        self._thresholds_file = home / "runs" / str(launch.run_number) / "thresholds.json"
         self._recorder = Recorder(
             self._history.append,
-            timeout_s=launch.settings.storage.append_timeout_s,
-            max_pending=launch.settings.storage.retry_records,
+            timeout_s=settings.storage.append_timeout_s,
+            max_pending=settings.storage.retry_records,
         )
+        self._ledger = ledger_of(launch)
+        self._versions = Versions(launch.checkpoints, self._ledger.promotions())
+        self._desk = make_desk(launch.run, settings, ledger=self._ledger, quote=self._quote)
         self._engine = Engine(
             run=launch.run,
-            config_hash=launch.settings.hash,
+            config_hash=settings.hash,
             decide=self._decide,
             recorder=self._recorder,
+            act=self._act,
             thresholds=self._stored_thresholds(),
         )
 
     async def run(self) -> dict[str, Any]:
         """Decide until the source ends or `stop` is called, and return the status."""
-        last = await _patiently(self._history.last)
-        self._engine.durable_until = {s: p[0].event_ns for s, p in last.items()}
-        outputs: list[Prediction] = [prediction for p in last.values() for prediction in p]
-        after_ns = min(self._engine.durable_until.values(), default=-1)
-        self._resumed_ns = after_ns
+        after_ns = await _patiently(resume_point, self._launch)
+        outputs = await self._go_on_after(after_ns)
         while not self._stopping:
-            point = await _patiently(self._market.advance, after_ns=after_ns, outputs=outputs)
+            if not self._control.is_wanted("feed"):
+                await asyncio.sleep(RETRY_S)
+                continue
+            point = await _patiently(
+                self._market.advance,
+                after_ns=after_ns,
+                outputs=outputs,
+                accounts=self._desk.account_vectors(),
+            )
             if point is None:
                 self._ended = True
                 break
+            self._at_ns = point.event_ns
             outputs = list(await self._engine.step(point))
             after_ns = point.event_ns
         await self._recorder.close(timeout_s=PATIENCE_S)
         return await self.status()
 
+    async def _go_on_after(self, after_ns: int) -> list[Prediction]:
+        """Become what the run was after the step `after_ns`, and return the outputs made then."""
+        self._resumed_ns = self._at_ns = self._engine.acted_until = after_ns
+        self._engine.durable_until = dict.fromkeys(self._launch.settings.market.symbols, after_ns)
+        await self._desk.restore(after_ns)
+        await self._desk.complete()
+        if after_ns < 0:
+            return []
+        last = await _patiently(self._history.at, event_ns=after_ns)
+        return [prediction for predictions in last.values() for prediction in predictions]
+
     async def status(self) -> dict[str, Any]:
-        """Return the tally and the newest decisions as plain values."""
+        """Return the tally, the account and the newest decisions as plain values."""
         return {
             "run": self._launch.run,
             "ended": self._ended,
@@ -92,7 +131,10 @@ class TraderActor:
                 }
                 for symbol, decision in self._engine.latest.items()
             },
+            "versions": self._versions.at(self._at_ns + 1),
+            "hot_swaps": self._versions.num_live(self._at_ns),
             **self._engine.tally.summary(),
+            **self._desk.summary(),
         }
 
     async def set_thresholds(self, new: Thresholds | None) -> Thresholds:
@@ -105,6 +147,51 @@ class TraderActor:
             self._engine.thresholds = new
             log.info("thresholds set", entry=new.entry, exit=new.exit)
         return self._engine.thresholds
+
+    async def versions(self) -> Mapping[str, str]:
+        """Return the checkpoint that answers the next decision, by model."""
+        return self._versions.at(self._at_ns + 1)
+
+    async def promote(self, model: str, checkpoint: str, reason: str) -> Promotion:
+        """Let `checkpoint` answer for `model` from the next decision on; durable before it does."""
+        promotion = self._versions.promotion(
+            self._launch.run, model, checkpoint, after_ns=self._at_ns, reason=reason
+        )
+        handle = serve.get_deployment_handle(DEPLOYMENTS[model], cluster.SERVE_APP)
+        try:
+            await handle.prepare.remote(checkpoint)
+        except (RayError, RayServeException) as error:
+            _require_passing(error)
+            log.warning("replica did not prepare", model=model, **logs.describe(error))
+        # decisions went on meanwhile
+        promotion = self._versions.promotion(
+            self._launch.run, model, checkpoint, after_ns=self._at_ns, reason=reason
+        )
+        self._ledger.promote(promotion)
+        self._versions.add(promotion)
+        self._registry.promote(checkpoint)
+        log.info("promoted", model=model, checkpoint=checkpoint, event_ns=promotion.event_ns)
+        return promotion
+
+    async def rollback(self, model: str, reason: str) -> Promotion:
+        """Let the checkpoint before the present one answer again from the next decision on."""
+        return await self.promote(model, self._versions.before(model), reason)
+
+    async def halt(self, reason: str) -> None:
+        """Halt trading: what is open is closed, nothing is opened until `resume`."""
+        await self._desk.halt(reason, self._at_ns)
+
+    async def resume(self, reason: str) -> None:
+        """Clear the halt; raises InvalidRequest if there is none."""
+        await self._desk.resume(reason, self._at_ns)
+
+    async def view(self, what: str, arguments: dict[str, Any]) -> Any:
+        """Return a view for people, of the desk or the ledger."""
+        if what == "risk":
+            return self._desk.risk(self._launch.settings.risk)
+        if what == "positions":
+            return self._desk.positions()
+        return getattr(self._ledger, what)(**arguments)
 
     async def stop(self) -> None:
         """End the loop after the decision in flight."""
@@ -119,6 +206,16 @@ class TraderActor:
             return Thresholds(**json.loads(self._thresholds_file.read_text()))
         return self._launch.settings.decision.thresholds
 
+    async def _act(self, point: DecisionPoint, decisions: Sequence[Decision], stored: bool) -> None:
+        entries = self._control.is_wanted("trader")
+        await self._desk.act(point, decisions, stored=stored, entries=entries)
+
+    async def _quote(self, symbol: str, at_ns: int) -> Quote | None:
+        quote: Quote | None = await _patiently(
+            self._market.quote, symbol=symbol, at_ns=at_ns, after_ns=self._at_ns
+        )
+        return quote
+
     async def _decide(self, input: ModelInput, thresholds: Thresholds) -> Decision:
         """Ask the graph, again if a replica dies meanwhile: predictions are pure."""
         trace = trace_id(run=self._launch.run, symbol=input.symbol, event_ns=input.event_ns)
@@ -126,7 +223,9 @@ class TraderActor:
         give_up_at = time.monotonic() + PATIENCE_S
         while True:
             try:
-                decision: Decision = await handle.decide.remote(input, thresholds, trace)
+                decision: Decision = await handle.decide.remote(
+                    input, thresholds, trace, self._versions.at(input.event_ns)
+                )
             except (RayError, RayServeException) as error:
                 _require_passing(error)
                 if time.monotonic() > give_up_at:
@@ -140,12 +239,12 @@ class TraderActor:
                 return decision
 
 
-async def _patiently(call: Any, **arguments: Any) -> Any:
+async def _patiently(call: Any, *given: Any, **arguments: Any) -> Any:
     """Return what `call` answers, asking again while its actor is being restarted."""
     give_up_at = time.monotonic() + PATIENCE_S
     while True:
         try:
-            return await call(**arguments)
+            return await call(*given, **arguments)
         except Unavailable as error:
             if time.monotonic() > give_up_at:
                 raise

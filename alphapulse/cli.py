@@ -28,8 +28,10 @@ app = typer.Typer(
 )
 history = typer.Typer(help="Ask the inference history.", no_args_is_help=True)
 config = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
+models = typer.Typer(help="See who answers, promote a checkpoint, go back.", no_args_is_help=True)
 app.add_typer(history, name="history")
 app.add_typer(config, name="config")
+app.add_typer(models, name="models")
 
 HomeOption = Annotated[
     Path,
@@ -44,11 +46,16 @@ RecordingOption = Annotated[
     ),
 ]
 DEFAULT_HOME = Path("user_data")
+HALTED = 4  # exit code: the run ended with trading halted
 SHOWN = {
     "inferences": ("id", "event_ns", "symbol", "model", "action", "confidence", "decision_reason"),
     "predictions": (
         *("event_ns", "symbol", "timeframe", "level", "kind", "price"),
         *("pivot_ns", "p_done", "confidence"),
+    ),
+    "outcomes": (
+        *("event_ns", "known_ns", "symbol", "model", "timeframe", "level"),
+        *("kind", "action", "reason", "hit", "result"),
     ),
 }
 
@@ -59,6 +66,28 @@ class Source(StrEnum):
     AUTO = "auto"
     LIVE = "live"
     RECORDING = "recording"
+
+
+class ModelName(StrEnum):
+    """The models of the graph."""
+
+    CNN = "cnn"
+    RL = "rl"
+    MOE = "moe"
+
+
+class Trained(StrEnum):
+    """The models that have a training of their own after the first one."""
+
+    CNN = "cnn"
+    RL = "rl"
+
+
+class Algorithm(StrEnum):
+    """How the policy is trained."""
+
+    PPO = "ppo"
+    MARWIL = "marwil"
 
 
 @app.command()
@@ -72,6 +101,7 @@ def up(
     for_: Annotated[str | None, typer.Option("--for", help="End by itself: 90s, 5m, 2h.")] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start the next run.")] = False,
     no_dashboard: Annotated[bool, typer.Option("--no-dashboard", help="No monitor.")] = False,
+    no_training: Annotated[bool, typer.Option("--no-training", help="No training rounds.")] = False,
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
@@ -87,9 +117,12 @@ def up(
         for_s=for_s,
         fresh=fresh,
         dashboard=not no_dashboard,
+        training=not no_training,
     )
     summary = main_job.Up(options, started_at_s=_process_start_s()).run()
     _print(summary, as_json)
+    if summary["is_halted"]:
+        raise typer.Exit(HALTED)
 
 
 @app.command()
@@ -140,6 +173,101 @@ def backtest(
     _print(job.run(home, recording=recording, out=out), as_json)
 
 
+@app.command()
+def train(
+    model: Annotated[Trained, typer.Argument(help="Which model to train.")],
+    algorithm: Annotated[Algorithm, typer.Option(help="Of rl only.")] = Algorithm.PPO,
+    recording: RecordingOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a challenger now and compare it: a job of the running cluster, else in this process."""
+    client = importlib.import_module("alphapulse.client")
+    _print(client.train(home, model.value, algorithm.value, recording), as_json)
+
+
+@app.command()
+def sweep(
+    model: Annotated[Trained, typer.Argument(help="Which model's training to search.")],
+    trials: Annotated[int, typer.Option(min=1, help="How many configurations.")] = 4,
+    recording: RecordingOption = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Search training settings with Tune: a job of the running cluster, else a small one here."""
+    client = importlib.import_module("alphapulse.client")
+    _print(client.sweep(home, model.value, trials, recording), as_json)
+
+
+@app.command()
+def halt(
+    reason: Annotated[str, typer.Option(help="Why; it is kept.")],
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Halt trading in the running `up`: what is open is closed, nothing is opened."""
+    client = importlib.import_module("alphapulse.client")
+    _print(client.halt(home, reason), as_json)
+
+
+@app.command()
+def resume(
+    reason: Annotated[str, typer.Option(help="Why it is safe to go on; it is kept.")],
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Clear the halt of the running `up`, or of the newest run if none is running."""
+    client = importlib.import_module("alphapulse.client")
+    _print(client.resume(home, reason), as_json)
+
+
+@app.command()
+def orders(
+    limit: Annotated[int, typer.Option(min=1, help="Newest rows shown.")] = 20,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Show the orders of the newest run with their fills, refused ones with the reason."""
+    _print(importlib.import_module("alphapulse.client").read_orders(home, limit), as_json)
+
+
+@app.command()
+def positions(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Show what is open in the running `up`, at current prices."""
+    client = importlib.import_module("alphapulse.client")
+    _print({"positions": client.ask(home, "positions")}, as_json)
+
+
+@models.command("list")
+def list_models(home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False) -> None:
+    """Show every checkpoint with its role, and which one answers in the running `up`."""
+    _print(importlib.import_module("alphapulse.client").read_models(home), as_json)
+
+
+@models.command("promote")
+def promote(
+    checkpoint: Annotated[str, typer.Argument(help="Id of a registered checkpoint.")],
+    reason: Annotated[str, typer.Option(help="Why; it is kept.")] = "promoted by hand",
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a checkpoint answer: from the next decision of the running `up` on."""
+    client = importlib.import_module("alphapulse.client")
+    _print(client.promote(home, checkpoint, reason), as_json)
+
+
+@models.command("rollback")
+def rollback(
+    model: Annotated[ModelName, typer.Argument(help="Which model.")] = ModelName.CNN,
+    reason: Annotated[str, typer.Option(help="Why; it is kept.")] = "rolled back by hand",
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Let the checkpoint before answer again, from the next decision of the running `up` on."""
+    client = importlib.import_module("alphapulse.client")
+    _print(client.rollback(home, model.value, reason), as_json)
+
+
 @history.command("query")
 def query(
     symbol: Annotated[str | None, typer.Option(help="Such as ETH/USDT.")] = None,
@@ -147,6 +275,7 @@ def query(
         str | None, typer.Option(help="1s, 1m, 1h or 1d: the forecasts of that timeframe.")
     ] = None,
     model: Annotated[str | None, typer.Option(help="cnn, rl or moe.")] = None,
+    outcomes: Annotated[bool, typer.Option("--outcomes", help="What came of them.")] = False,
     since: Annotated[str | None, typer.Option("--from", help="ISO-8601, inclusive.")] = None,
     until: Annotated[str | None, typer.Option("--to", help="ISO-8601, exclusive.")] = None,
     run: Annotated[str | None, typer.Option(help="Id of a run; all runs without it.")] = None,
@@ -154,9 +283,9 @@ def query(
     home: HomeOption = DEFAULT_HOME,
     as_json: JsonOption = False,
 ) -> None:
-    """Find inferences, or forecasts of a timeframe; works while a cluster runs and without one."""
+    """Find inferences, forecasts of a timeframe, or outcomes; no cluster needs to be running."""
     asked = importlib.import_module("alphapulse.interfaces").Query(
-        table="predictions" if timeframe else "inferences",
+        table="outcomes" if outcomes else "predictions" if timeframe else "inferences",
         run=run,
         symbol=symbol,
         model=model,

@@ -1,10 +1,13 @@
-"""Ask and end a running `up` from outside: its announcement, its HTTP endpoint, its files."""
+"""Ask, steer and end a running `up` from outside: announcement, HTTP endpoint, jobs, files."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -13,12 +16,14 @@ import httpx
 import psutil
 
 from alphapulse.config import load_settings
-from alphapulse.domain.errors import ClusterError
+from alphapulse.data.tape import find_recording
+from alphapulse.domain.errors import ClusterError, InvalidRequest, Unavailable
 from alphapulse.interfaces import Query
+from alphapulse.models.checkpoints import Registry
 from alphapulse.storage.history import InferenceHistory
-from alphapulse.storage.home import Home
+from alphapulse.storage.home import Home, Run
 
-ANSWER_S = 5.0  # how long the endpoint may take
+ANSWER_S = 20.0  # how long the endpoint may take
 END_S = 90.0  # how long an `up` may take to end
 
 
@@ -34,16 +39,40 @@ def read_status(home: Path) -> dict[str, Any]:
     announced = place.announcement()
     if announced is None or announced["pid"] != holder:
         return {"state": "starting", "home": str(home), "pid": holder}
+    return {"state": "running", "home": str(home), **announced, **ask(home, "status")}
+
+
+def ask(home: Path, path: str, *, method: str = "GET", body: dict[str, Any] | None = None) -> Any:
+    """Return what the running `up` of `home` answers on a route below /api/v1.
+
+    Raises InvalidRequest with what the API says of a request that cannot be met, Unavailable if no
+    `up` is running, ClusterError if it does not answer.
+    """
+    place = Home(home)
+    announced = place.announcement()
+    if not is_up(home) or announced is None:
+        raise Unavailable(
+            f"{home}: expected a running `alphapulse up`, was none; start it, then ask again"
+        )
+    url = f"{announced['urls']['api']}/{path}"
     headers = {"Authorization": f"Bearer {place.token()}"}
     try:
-        answer = httpx.get(f"{announced['urls']['api']}/status", headers=headers, timeout=ANSWER_S)
+        answer = httpx.request(method, url, headers=headers, json=body, timeout=ANSWER_S)
+        if answer.status_code == 422:
+            raise InvalidRequest(answer.json()["came"])
         answer.raise_for_status()
     except httpx.HTTPError as error:
         raise ClusterError(
-            f"{announced['urls']['api']}/status: expected an answer, was {type(error).__name__}: "
-            f"{error}; see {place.path / 'logs'}"
+            f"{url}: expected an answer, was {type(error).__name__}: {error}; "
+            f"see {place.path / 'logs'}"
         ) from error
-    return {"state": "running", "home": str(home), **announced, **answer.json()}
+    return answer.json()
+
+
+def is_up(home: Path) -> bool:
+    """Return whether an `up` that has announced itself works in `home`."""
+    holder, announced = Home(home).holder(), Home(home).announcement()
+    return holder is not None and announced is not None and announced["pid"] == holder
 
 
 def end_up(home: Path) -> dict[str, Any]:
@@ -75,3 +104,136 @@ def query_history(home: Path, query: Query) -> list[dict[str, Any]]:
         {key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()}
         for row in frame.to_dict(orient="records")
     ]
+
+
+def halt(home: Path, reason: str) -> dict[str, Any]:
+    """Halt trading in the running `up` and return where the account stands."""
+    answer: dict[str, Any] = ask(home, "halt", method="POST", body={"reason": reason})
+    return answer
+
+
+def resume(home: Path, reason: str) -> dict[str, Any]:
+    """Clear the halt of the running `up`, or of the newest run while none is running.
+
+    Raises InvalidRequest if trading is not halted.
+    """
+    if Home(home).holder() is not None:
+        answer: dict[str, Any] = ask(home, "resume", method="POST", body={"reason": reason})
+        return answer
+    from alphapulse.assembly import stopped_desk
+
+    run = _newest_run(home)
+    desk = stopped_desk(run, load_settings(home))
+    asyncio.run(desk.resume(reason, desk.at_ns))
+    return {"run": run.id, "is_halted": False, "reason": reason}
+
+
+def read_orders(home: Path, limit: int) -> dict[str, Any]:
+    """Return the newest orders of the newest run and their fills, from its ledger."""
+    from alphapulse.execution.ledger_reader import LedgerReader
+
+    run = _newest_run(home)
+    ledger = LedgerReader(run.path / "ledger.sqlite")
+    return {
+        "run": run.id,
+        "orders": list(ledger.orders(limit=limit)),
+        "fills": list(ledger.fills(limit=limit)),
+    }
+
+
+def read_models(home: Path) -> dict[str, Any]:
+    """Return every registered checkpoint, and what answers where an `up` is running."""
+    live: dict[str, str] = ask(home, "models")["live"] if is_up(home) else {}
+    rows = [
+        {
+            "id": entry.id,
+            "model": entry.model,
+            "role": entry.role,
+            "answers": live.get(entry.model) == entry.id,
+            "created_event_ns": entry.created_event_ns,
+        }
+        for entry in Registry(Home(home).registry_path).entries()
+    ]
+    return {"models": rows}
+
+
+def promote(home: Path, checkpoint: str, reason: str) -> dict[str, Any]:
+    """Let a checkpoint answer: in the running `up` from the next decision on, else when one starts.
+
+    Raises CheckpointError if it is not registered.
+    """
+    registry = Registry(Home(home).registry_path)
+    model = registry.model_of(checkpoint)
+    if is_up(home):
+        body = {"model": model, "reason": reason}
+        answer: dict[str, Any] = ask(home, f"models/{checkpoint}/promote", method="POST", body=body)
+        return answer
+    registry.promote(checkpoint)
+    return {"model": model, "checkpoint": checkpoint, "event_ns": None, "reason": reason}
+
+
+def rollback(home: Path, model: str, reason: str) -> dict[str, Any]:
+    """Let the checkpoint before answer again in the running `up`."""
+    body = {"model": model, "reason": reason}
+    answer: dict[str, Any] = ask(home, "models/rollback", method="POST", body=body)
+    return answer
+
+
+def train(home: Path, model: str, algorithm: str, recording: Path | None) -> dict[str, Any]:
+    """Train a challenger on the newest run's answers (or the recording, for PPO); return its round.
+
+    It runs as a job of the running `up`'s cluster, else as a process of its own.
+    """
+    words = ["-m", f"experiments.train_{model}", "--home", str(home.absolute())]
+    if model == "rl":
+        words += ["--algorithm", algorithm]
+    if model == "rl" and algorithm == "ppo":
+        words += ["--recording", str(_recording(home, recording))]
+    else:
+        words += ["--run", str(_newest_run(home).number)]
+    return _run(home, words)
+
+
+def sweep(home: Path, model: str, trials: int, recording: Path | None) -> dict[str, Any]:
+    """Search training settings and return the trials, best first."""
+    words = ["-m", "experiments.sweep", model, "--home", str(home.absolute())]
+    words += ["--recording", str(_recording(home, recording)), "--trials", str(trials)]
+    return _run(home, words)
+
+
+def _run(home: Path, words: list[str]) -> dict[str, Any]:
+    command = ["nice", "-n", "10", sys.executable, *words, "--json"]
+    if is_up(home):
+        urls = (Home(home).announcement() or {})["urls"]
+        submit = [str(Path(sys.executable).with_name("ray")), "job", "submit"]
+        submit += ["--address", urls.get("ray dashboard", "http://127.0.0.1:8265")]
+        submit += ["--log-style", "record", "--", *command]
+        environ = {
+            **os.environ,
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str((home / "ray_token").absolute()),
+        }
+        ended = subprocess.run(submit, stdout=subprocess.PIPE, text=True, check=False, env=environ)
+    else:
+        ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    answers = [line for line in ended.stdout.splitlines() if line.startswith("{")]
+    if ended.returncode != 0 or not answers:
+        raise ClusterError(
+            f"{' '.join(words[1:2])}: expected an answer, it ended with {ended.returncode}; "
+            "its own message stands above"
+        )
+    answer: dict[str, Any] = json.loads(answers[-1])
+    return answer
+
+
+def _recording(home: Path, given: Path | None) -> Path:
+    instruments = load_settings(home).market.instruments
+    found = find_recording(given, instruments, os.environ, roots=[Home(home).path / "market"])
+    return found.absolute()
+
+
+def _newest_run(home: Path) -> Run:
+    runs = Home(home).runs()
+    if not runs:
+        raise Unavailable(f"{home}: expected a run, was none; start one with `alphapulse up`")
+    return runs[-1]

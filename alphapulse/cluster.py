@@ -11,7 +11,15 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from alphapulse.domain.errors import AlphaPulseError, ClusterError, Unavailable
-from alphapulse.domain.inference import DecisionPoint, DecisionRecord, Prediction, Thresholds
+from alphapulse.domain.inference import (
+    DecisionPoint,
+    DecisionRecord,
+    Prediction,
+    Tensor,
+    Thresholds,
+)
+from alphapulse.domain.learning import Cursor, Followed, Outcome, Promotion
+from alphapulse.domain.trading import Quote
 from alphapulse.interfaces import Query
 
 if TYPE_CHECKING:
@@ -21,7 +29,8 @@ NAMESPACE = "alphapulse"
 MARKET_DATA = "market_data"
 INFERENCE_HISTORY = "inference_history"
 TRADER = "trader"
-ACTORS = (MARKET_DATA, INFERENCE_HISTORY, TRADER)
+FEEDBACK = "feedback"
+ACTORS = (MARKET_DATA, INFERENCE_HISTORY, TRADER, FEEDBACK)
 SERVE_APP = "alphapulse"
 
 
@@ -88,15 +97,30 @@ class MarketData(ActorProxy):
 
     name = MARKET_DATA
 
+    async def open(self, until_ns: int) -> None:
+        """Seed the cache and replay up to and including the instant `until_ns`, -1 for none."""
+        await self._call("open", until_ns)
+
     async def advance(
-        self, *, after_ns: int, outputs: Sequence[Prediction]
+        self,
+        *,
+        after_ns: int,
+        outputs: Sequence[Prediction],
+        accounts: Mapping[str, Tensor],
     ) -> DecisionPoint | None:
         """Return the next decision point after `after_ns`, None at the end.
 
-        `outputs` fill the peer slots.
+        `outputs` fill the peer slots, `accounts` the account fields of the inputs, by symbol.
         """
-        point: DecisionPoint | None = await self._call("advance", after_ns, list(outputs))
+        point: DecisionPoint | None = await self._call(
+            "advance", after_ns, list(outputs), dict(accounts)
+        )
         return point
+
+    async def quote(self, symbol: str, at_ns: int, *, after_ns: int) -> Quote | None:
+        """Return what an order sent at the instant `after_ns` meets at `at_ns`; None at the end."""
+        quote: Quote | None = await self._call("quote", symbol, at_ns, after_ns)
+        return quote
 
     async def latest(self) -> DecisionPoint:
         """Return the newest decision point; raises Unavailable before the first."""
@@ -127,6 +151,21 @@ class History(ActorProxy):
         """Return, by symbol, the predictions of the newest durable decision."""
         last: Mapping[str, tuple[Prediction, ...]] = await self._call("last")
         return last
+
+    async def at(self, event_ns: int) -> Mapping[str, tuple[Prediction, ...]]:
+        """Return, by symbol, the predictions of the newest decision at or before `event_ns`."""
+        found: Mapping[str, tuple[Prediction, ...]] = await self._call("at", event_ns)
+        return found
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> int:
+        """Make outcomes durable and return how many were new."""
+        count: int = await self._call("settle", list(outcomes))
+        return count
+
+    async def follow(self, after: Cursor, *, limit: int) -> Followed:
+        """Return what was appended after a cursor, in order, at most `limit` decisions."""
+        followed: Followed = await self._call("follow", after, limit)
+        return followed
 
     async def flush(self) -> int:
         """Move what the journal holds to the lake and return the number of commits."""
@@ -162,10 +201,62 @@ class Trader(ActorProxy):
         """End the loop after the decision in flight."""
         await self._call("stop")
 
+    async def versions(self) -> Mapping[str, str]:
+        """Return the checkpoint that answers the next decision, by model."""
+        versions: Mapping[str, str] = await self._call("versions")
+        return versions
+
+    async def promote(self, model: str, checkpoint: str, *, reason: str) -> Promotion:
+        """Let `checkpoint` answer for `model` from the next decision on."""
+        promotion: Promotion = await self._call("promote", model, checkpoint, reason)
+        return promotion
+
+    async def rollback(self, model: str, *, reason: str) -> Promotion:
+        """Let the checkpoint before the present one answer again from the next decision on."""
+        promotion: Promotion = await self._call("rollback", model, reason)
+        return promotion
+
+    async def halt(self, reason: str) -> None:
+        """Halt trading: what is open is closed, nothing is opened until `resume`."""
+        await self._call("halt", reason)
+
+    async def resume(self, reason: str) -> None:
+        """Clear the halt; raises InvalidRequest if there is none."""
+        await self._call("resume", reason)
+
+    async def view(self, what: str, **arguments: Any) -> Any:
+        """Return a view for people: `orders`, `fills`, `equity`, `positions`, `risk`..."""
+        return await self._call("view", what, arguments)
+
+
+class Feedback(ActorProxy):
+    """Settles what was predicted, and starts training rounds on it."""
+
+    name = FEEDBACK
+
+    async def status(self) -> Mapping[str, Any]:
+        """Return what is settled and pending, and the rounds."""
+        status: Mapping[str, Any] = await self._call("status")
+        return status
+
+    async def drain(self, until_ns: int) -> None:
+        """Return once everything up to `until_ns` [ns UTC] that can be settled is."""
+        await self._call("drain", until_ns)
+
+    async def finish(self, timeout_s: float) -> bool:
+        """Wait for a running round, at most `timeout_s` [s], and return whether none runs."""
+        done: bool = await self._call("finish", timeout_s)
+        return done
+
 
 async def processes() -> list[dict[str, Any]]:
     """Return name, kind, process id and state of every actor and replica of this cluster."""
-    proxies = {MARKET_DATA: MarketData(), INFERENCE_HISTORY: History(), TRADER: Trader()}
+    proxies: dict[str, ActorProxy] = {
+        MARKET_DATA: MarketData(),
+        INFERENCE_HISTORY: History(),
+        TRADER: Trader(),
+        FEEDBACK: Feedback(),
+    }
     pids = await asyncio.gather(*(p.pid() for p in proxies.values()), return_exceptions=True)
     return [
         {

@@ -14,7 +14,7 @@ import os
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -26,7 +26,8 @@ from alphapulse.domain.market import Instrument
 from alphapulse.domain.trading import VenueRules
 
 PREFIX = "ALPHAPULSE__"
-DECISIVE = ("market", "feed", "decision", "training", "trading", "risk", "learning")
+TAUGHT = ("market", "feed", "training")  # sections the first training depends on
+DECISIVE = (*TAUGHT, "decision", "trading", "risk", "learning")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,8 +171,16 @@ class Settings:
     @property
     def hash(self) -> str:
         """Return sha256 over the sections that can change a decision, hex."""
-        decisive = {name: dataclasses.asdict(getattr(self, name)) for name in DECISIVE}
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        return self._hash_of(DECISIVE)
+
+    @property
+    def training_hash(self) -> str:
+        """Return sha256 over the sections that can change the first checkpoints, hex."""
+        return self._hash_of(TAUGHT)
+
+    def _hash_of(self, sections: Sequence[str]) -> str:
+        chosen = {name: dataclasses.asdict(getattr(self, name)) for name in sections}
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
     @property
     def venue_rules(self) -> dict[str, VenueRules]:

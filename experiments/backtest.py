@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,24 +15,32 @@ from typing import IO, Any
 import torch
 
 from alphapulse import logs
+from alphapulse.assembly import make_desk
 from alphapulse.config import load_settings
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape, content_hash, find_recording
 from alphapulse.domain.inference import (
     MODELS,
     Decision,
+    DecisionPoint,
     DecisionRecord,
     ModelInput,
     Thresholds,
     inference_id,
 )
 from alphapulse.execution.engine import Engine
+from alphapulse.execution.ledger import Ledger
 from alphapulse.execution.recorder import Recorder
 from alphapulse.models.checkpoints import Registry, directory_of
 from alphapulse.models.decide import decide, local
 from alphapulse.models.loading import load_model
 from alphapulse.storage.home import Home, run_id
 from experiments import first_training
+
+SHOWN = (
+    *("events", "bars", "decisions", "inferences", "incomplete"),
+    *("orders", "fills", "pnl", "halts", "is_halted"),
+)
 
 
 class InMemory:
@@ -76,9 +85,15 @@ def rows(record: DecisionRecord) -> list[dict[str, Any]]:
 
 
 async def replay(
-    recording: Path, *, home: Path, checkpoints: dict[str, str], run: str, out: IO[str] | None
+    recording: Path,
+    *,
+    home: Path,
+    checkpoints: dict[str, str],
+    run: str,
+    ledger: Ledger,
+    out: IO[str] | None,
 ) -> dict[str, Any]:
-    """Return the tally and the feed's counters of one pass over `recording`."""
+    """Return the tally, the account and the feed's counters of one pass over `recording`."""
     settings = load_settings(home)
     torch.set_num_threads(1)  # as a replica: another number of threads may sum in another order
     cnn, rl, moe = (
@@ -88,6 +103,14 @@ async def replay(
 
     async def ask(input: ModelInput, thresholds: Thresholds) -> Decision:
         return await decide(input, cnn=cnn, rl=rl, moe=moe, thresholds=thresholds)
+
+    feed = MarketFeed(
+        Tape(recording, settings.market.instruments), settings.market.instruments, settings.feed
+    )
+    desk = make_desk(run, settings, ledger=ledger, quote=feed.quote)
+
+    async def act(point: DecisionPoint, decisions: Sequence[Decision], stored: bool) -> None:
+        await desk.act(point, decisions, stored=stored, entries=True)
 
     recorder = Recorder(
         InMemory(out).append,
@@ -99,15 +122,14 @@ async def replay(
         config_hash=settings.hash,
         decide=ask,
         recorder=recorder,
+        act=act,
         thresholds=settings.decision.thresholds,
-    )
-    feed = MarketFeed(
-        Tape(recording, settings.market.instruments), settings.market.instruments, settings.feed
     )
     await feed.open()
     while (point := await feed.advance()) is not None:
         feed.put_outputs(await engine.step(point))
-    return {**feed.counters(), **engine.tally.summary()}
+        feed.put_accounts(desk.account_vectors())
+    return {**feed.counters(), **engine.tally.summary(), **desk.summary()}
 
 
 def run(home: Path, *, recording: Path | None, out: Path | None) -> dict[str, Any]:
@@ -120,20 +142,31 @@ def run(home: Path, *, recording: Path | None, out: Path | None) -> dict[str, An
     found = find_recording(recording, instruments, os.environ, roots=[place.path / "market"])
     content = content_hash(found, instruments)
     registry = Registry(place.path / "registry.sqlite")
-    checkpoints = registry.find_first(content, settings.hash)
+    checkpoints = registry.find_first(content, settings.training_hash)
     if checkpoints is None:
         first_training.train_first(home, found)
-        checkpoints = registry.find_first(content, settings.hash) or {}
+        checkpoints = registry.find_first(content, settings.training_hash) or {}
     identity = run_id("recording", content, settings.hash, checkpoints=checkpoints, number=1)
+    place.backtests_path.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix=f"{found.name}-", dir=place.backtests_path))
+    ledger = Ledger(folder / "ledger.sqlite", run=identity)
     with _opened(out) as file:
         done = asyncio.run(
-            replay(found, home=home, checkpoints=checkpoints, run=identity, out=file)
+            replay(
+                found,
+                home=home,
+                checkpoints=checkpoints,
+                run=identity,
+                ledger=ledger,
+                out=file,
+            )
         )
     return {
         "source": "recording",
         "recording": found.name,
         "run": identity,
-        **{key: done[key] for key in ("events", "bars", "decisions", "inferences", "incomplete")},
+        **{key: done[key] for key in SHOWN},
+        "ledger": str(ledger.path),
         "decision_ms": done["decision_ms"],
         "wall_s": round(time.time() - began_s, 2),
     }

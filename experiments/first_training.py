@@ -68,7 +68,7 @@ def train_first(home: Path, recording: Path, *, quiet: bool = True) -> FirstTrai
     settings = load_settings(home)
     data_hash = content_hash(recording, settings.market.instruments)
     registry = Registry(home / "registry.sqlite")
-    found = registry.find_first(data_hash, settings.hash)
+    found = registry.find_first(data_hash, settings.training_hash)
     if found and all(directory_of(home, model=m, id=id).is_dir() for m, id in found.items()):
         reports = {e.model: _report_of(e) for e in registry.entries() if found[e.model] == e.id}
         return FirstTraining(found, reports, trained=False, wall_s=time.monotonic() - began)
@@ -88,7 +88,7 @@ def train_first(home: Path, recording: Path, *, quiet: bool = True) -> FirstTrai
                 model=name,
                 role="champion",
                 data_hash=data_hash,
-                config_hash=settings.hash,
+                config_hash=settings.training_hash,
                 created_event_ns=dataset.parts[HELD_OUT].cut_ns,
                 metrics=metrics,
             )

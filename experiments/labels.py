@@ -9,6 +9,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from alphapulse.domain.inference import Tensor
+from alphapulse.domain.learning import LEVELS
 from alphapulse.domain.market import (
     TIMEFRAMES,
     BarSeries,
@@ -19,7 +20,6 @@ from alphapulse.domain.market import (
     Timeframe,
 )
 from alphapulse.features.pivots import WilliamsStructure
-from alphapulse.models.cnn import LEVELS
 from alphapulse.models.vote import RISK
 
 # axes: N instant · S symbol · F timeframe · T bar, oldest first

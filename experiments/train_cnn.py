@@ -1,32 +1,96 @@
-"""Train the CNN on the oldest part, its confidence on the next, and test on the held-out one."""
+"""Train the CNN: first on candles; then, a round at a time, on answered inferences, if better.
+
+python -m experiments.train_cnn --home user_data --run 1 [--until 2024-08-09T00:04:00Z] \
+    [--confirm-ns NS] [--trigger "ETH/USDT 1s L2 H"] [--champion ID] [--json]
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import argparse
+import asyncio
+import hashlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
+from rich.console import Console
 
-from alphapulse.config import Training
+from alphapulse import logs
+from alphapulse.config import Settings, Training, load_settings
+from alphapulse.domain.errors import AlphaPulseError
+from alphapulse.domain.inference import Example
+from alphapulse.domain.learning import RoundState, TrainingRound
+from alphapulse.domain.market import TIMEFRAMES, Floats, Timeframe
+from alphapulse.features.grid import iso
 from alphapulse.interfaces import LearnReport
+from alphapulse.learning.examples import answer_of
+from alphapulse.learning.promotion import Verdict, compare, least_blocks
+from alphapulse.models.checkpoints import directory_of
 from alphapulse.models.cnn import CNN
 from alphapulse.models.fit import (
+    DECAY,
+    HEADS,
+    RATE,
     CnnBatch,
+    batch_of,
     calibrate,
     cnn_loss,
     descend,
+    head_losses,
     hits,
     outputs_of,
+    split,
 )
-from alphapulse.models.network import owned, seed_all
+from alphapulse.models.network import CnnNetwork, owned, seed_all, use_one_thread
 from alphapulse.models.scores import report, usual_outputs
+from alphapulse.storage.history import InferenceHistory
+from alphapulse.storage.home import Home
+from experiments.answered import (
+    Answered,
+    Parts,
+    answered,
+    examples,
+    forecasts_answered,
+    parts,
+    require_no_leak,
+    weighted,
+)
 from experiments.dataset import HELD_OUT, Dataset
 from experiments.labels import Part
+from experiments.round import (
+    BY_HAND,
+    Conducted,
+    as_dict,
+    become_a_trainer,
+    champion_of,
+    conducted,
+    instant_of,
+    learned_until_ns,
+    newest_decision,
+    next_confirmation,
+    now,
+)
+from experiments.tracking import tracked
 
+# axes: N example · F timeframe · K head
 BATCH_INSTANTS = 16  # each decides both symbols: 32 rows
 
 
 def train(
-    dataset: Dataset, training: Training, on_step: Callable[[], None] = lambda: None
+    dataset: Dataset,
+    training: Training,
+    on_step: Callable[[], None] = lambda: None,
+    *,
+    rate: float = RATE,
+    decay: float = DECAY,
+    on_epoch: Callable[[CnnNetwork], None] = lambda network: None,
 ) -> tuple[CNN, LearnReport]:
     """Return a trained CNN and its losses on the held-out part.
 
@@ -34,6 +98,9 @@ def train(
         dataset: of `experiments.dataset.collect`.
         training: seed, epochs and costs.
         on_step: called after every step of `num_steps`.
+        rate: learning rate.
+        decay: of the weights.
+        on_epoch: called with the network after every pass.
     """
     model = CNN.fresh(seed=training.seed, cost_bps=training.cost_bps)
     network, part = model.network, dataset.parts["cnn"]
@@ -43,13 +110,36 @@ def train(
     shown = {head: owned(values) for head, values in part.pivots.items()}
     network.start_at_base(usual_outputs(shown))
     losses = [lambda pick=pick: cnn_loss(network, _batch(dataset, part, pick)) for pick in picks]
+    done = 0
+
+    def step() -> None:
+        nonlocal done
+        done += 1
+        on_step()
+        if done % (len(picks) // training.epochs) == 0:
+            on_epoch(network)
+
     network.train()
-    descend(list(network.parameters()), losses, num_steps=len(losses), on_step=on_step)
+    descend(
+        list(network.parameters()),
+        losses,
+        num_steps=len(losses),
+        rate=rate,
+        decay=decay,
+        on_step=step,
+    )
     network.eval()
     outputs, targets = _answered(model, dataset, "rl")
     calibrate(network, outputs, hits(outputs, targets))
+    return model, held_out_report(network, dataset)
+
+
+def held_out_report(network: CnnNetwork, dataset: Dataset) -> LearnReport:
+    """Return the losses of `network` on the held-out part beside those of the base rates."""
+    part = dataset.parts["cnn"]
+    shown = {head: owned(values) for head, values in part.pivots.items()}
     held_out = _batches(dataset, dataset.parts[HELD_OUT])
-    return model, report(network, shown, held_out, num_examples=2 * (part.end - part.begin))
+    return report(network, shown, held_out, num_examples=2 * (part.end - part.begin))
 
 
 def num_steps(dataset: Dataset, training: Training) -> int:
@@ -81,3 +171,359 @@ def _answered(
         found = [outputs_of(model.network, b) for b in _batches(dataset, dataset.parts[name])]
     targets = {head: torch.cat([answer[head] for _, answer in found]) for head in found[0][1]}
     return torch.cat([outputs for outputs, _ in found]), targets
+
+
+# A round on answered inferences.
+EPOCHS = 2  # as CNN.learn, and the rate too
+ROUND_RATE = 5e-4
+BATCH_ROWS = 32
+READ_ROWS = 64  # inputs rebuilt between two signs of progress
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """How a network did on examples.
+
+    Attributes:
+        loss_NF: float64 (N, F) mean loss of the heads, NaN where nothing is settled.
+        head_KNF: float64 (K, N, F) losses by head.
+        hit_NF: float64 (N, F) 1 where kind, time and price came as forecast.
+    """
+
+    loss_NF: Floats
+    head_KNF: Floats
+    hit_NF: Floats
+
+
+def score(network: CnnNetwork, rows: Sequence[Example]) -> Scores:
+    """Return the losses and hits of `network` on examples."""
+    heads, hit = [], []
+    with torch.inference_mode():
+        for i in range(0, len(rows), BATCH_ROWS):
+            outputs, targets = outputs_of(network, batch_of(rows[i : i + BATCH_ROWS]))
+            losses = head_losses(outputs, targets)
+            heads.append(torch.stack([losses[head] for head in HEADS]))
+            hit.append(hits(outputs, targets))
+    head_KNF = torch.cat(heads, dim=1).double()
+    return Scores(
+        head_KNF.nanmean(dim=0).numpy(), head_KNF.numpy(), torch.cat(hit).double().numpy()
+    )
+
+
+def learn(
+    champion: CNN,
+    shown: Sequence[Example],
+    *,
+    seed: int,
+    trained: dict[str, Any],
+    on_step: Callable[[float], None] = lambda loss: None,
+    epochs: int = EPOCHS,
+    rate: float = ROUND_RATE,
+) -> CNN:
+    """Return a challenger: the champion, taught by answered inferences.
+
+    The newest fifth of them fits its confidence only: what it has learned from would flatter it.
+
+    Args:
+        champion: where it begins; stays as it is.
+        shown: at least two examples.
+        seed: of the order.
+        trained: what the challenger's layout says of how it was made.
+        on_step: called with the loss after every step.
+        epochs: passes.
+        rate: learning rate.
+    """
+    seed_all(seed)
+    network = CnnNetwork(champion.spec, champion.sizes)
+    network.load_state_dict(champion.network.state_dict())
+    older, newest = split(CNN.name, shown)
+    orders = [torch.randperm(len(older)).tolist() for _ in range(epochs)]
+    picks = [
+        order[i : i + BATCH_ROWS] for order in orders for i in range(0, len(order), BATCH_ROWS)
+    ]
+    losses: list[float] = []
+
+    def loss_of(pick: list[int]) -> torch.Tensor:
+        loss = cnn_loss(network, batch_of([older[n] for n in pick]))
+        losses.append(float(loss.detach()))
+        return loss
+
+    network.train()
+    descend(
+        list(network.parameters()),
+        [lambda pick=pick: loss_of(pick) for pick in picks],
+        num_steps=len(picks),
+        rate=rate,
+        on_step=lambda: on_step(losses[-1]),
+    )
+    network.eval()
+    with torch.inference_mode():
+        outputs, targets = outputs_of(network, batch_of(newest))
+    calibrate(network, outputs.clone(), hits(outputs, targets).clone())
+    return CNN(
+        network,
+        cost_bps=champion.cost_bps,
+        spec=champion.spec,
+        sizes=champion.sizes,
+        trained=trained,
+    )
+
+
+def judge(
+    rows: Sequence[Answered], champion: Scores, challenger: Scores, *, promote_at: float
+) -> tuple[Verdict, dict[str, Any]]:
+    """Return the gate's verdict on compared rows, and figures beside its own.
+
+    What is paired is a forecast: one timeframe of one inference, its loss the mean of the heads.
+    Forecasts that one pivot answered are one block; blocks stand in the order they became known.
+    """
+    forecasts = sorted(
+        (outcome.known_ns, answer_of(outcome), n, TIMEFRAMES.index(Timeframe(outcome.timeframe)))
+        for n, row in enumerate(rows)
+        for outcome in row.outcomes
+    )
+    n_N = [n for _, _, n, _ in forecasts]
+    f_N = [f for _, _, _, f in forecasts]
+    group_N = np.array(["|".join(map(str, answer)) for _, answer, _, _ in forecasts])
+    pair = [scores.loss_NF[n_N, f_N] for scores in (champion, challenger)]
+    verdict = compare(pair[0], pair[1], group_N, promote_at=promote_at)
+    by_head = {
+        f"{head}_{timeframe}": [
+            _mean(champion.head_KNF[k, :, f]),
+            _mean(challenger.head_KNF[k, :, f]),
+        ]
+        for k, head in enumerate(HEADS)
+        for f, timeframe in enumerate(TIMEFRAMES)
+        if np.isfinite(champion.head_KNF[k, :, f]).any()
+    }
+    return verdict, {
+        "losses": by_head,
+        "champion_hit_rate": _mean(champion.hit_NF),
+        "challenger_hit_rate": _mean(challenger.hit_NF),
+    }
+
+
+def _mean(values: Floats) -> float:
+    return float(np.nanmean(values))
+
+
+def train_round(
+    home: Path,
+    *,
+    run: int,
+    until: str | None = None,
+    confirm_ns: int | None = None,
+    trigger: str = BY_HAND,
+    champion: str | None = None,
+) -> TrainingRound:
+    """Hold one round on a run's answered inferences and return it with its verdict.
+
+    It makes nothing live: whoever runs the cluster reads the verdict and does that.
+
+    Args:
+        home: folder of the run, the checkpoints and the registry.
+        run: number of the run.
+        until: what was not known at this instant is not used; None takes the newest decision.
+        confirm_ns: which round of the run it is [ns UTC]; None takes the next that is free.
+        trigger: what started it.
+        champion: checkpoint id to beat; None takes the registered champion.
+
+    Raises:
+        AlphaPulseError: the round could not be held; it is marked failed, with the reason.
+    """
+    settings = load_settings(home)
+    its_run = Home(home).run(run)
+    until_ns = newest_decision(its_run) if until is None else instant_of(until)
+    if confirm_ns is None:
+        confirm_ns = next_confirmation(home, its_run.id, CNN.name, from_ns=until_ns)
+    asked = TrainingRound(
+        run=its_run.id,
+        model=CNN.name,
+        confirm_ns=confirm_ns,
+        trigger=trigger,
+        state=RoundState.RUNNING,
+        champion=champion or "",
+        started_at=now(),
+    )
+    curve: list[float] = []
+    with conducted(home, asked) as under_way:
+        _hold(under_way, home, settings, until_ns=until_ns, champion=champion, curve=curve)
+    done = under_way.round
+    params = _recipe(settings) | {"champion": done.champion, "trigger": trigger}
+    with tracked(home, "cnn rounds", params, data=f"run {run} until {iso(until_ns)}") as mirror:
+        for step, loss in enumerate(curve):
+            mirror.log({"loss": loss}, step=step)
+        mirror.log({k: v for k, v in done.figures.items() if isinstance(v, int | float)})
+        mirror.tag(verdict=done.state.value, reason=done.reason, challenger=done.challenger)
+    return done
+
+
+def _hold(
+    under_way: Conducted,
+    home: Path,
+    settings: Settings,
+    *,
+    until_ns: int,
+    champion: str | None,
+    curve: list[float],
+) -> None:
+    under_way.stage("reading answers")
+    id = champion_of(home, CNN.name, champion)
+    under_way.know(champion=id)
+    best = CNN.load(directory_of(home, model=CNN.name, id=id))
+    learned_ns = learned_until_ns(home, CNN.name, id, best.trained)
+    history = InferenceHistory(Home(home), settings=settings.storage)
+    try:
+        known = asyncio.run(
+            forecasts_answered(history, run=under_way.round.run, model=CNN.name, until_ns=until_ns)
+        )
+        found = parts(
+            answered(known, until_ns=until_ns),
+            learned_until_ns=learned_ns,
+            settings=settings.learning,
+        )
+        require_no_leak(found, now_ns=until_ns, learned_until_ns=learned_ns)
+        under_way.know(num_train=len(found.train), num_compared=len(found.compared))
+        too_little = _too_little(found, settings)
+        if too_little is not None:
+            under_way.conclude(too_little)
+            return
+        step = under_way.stage("rebuilding inputs", of=len(found.train) + len(found.compared))
+        shown = asyncio.run(_examples(history, found.train, step))
+        compared = asyncio.run(_examples(history, found.compared, step))
+    finally:
+        history.close()
+    _challenge(under_way, home, settings, best, found, shown, compared, curve)
+
+
+def _too_little(found: Parts, settings: Settings) -> Verdict | None:
+    """Return the rejection where no challenger could be judged, so that none is trained."""
+    answers = {answer_of(outcome) for row in found.compared for outcome in row.outcomes}
+    needed = least_blocks(settings.learning.promote_at)
+    if len(answers) < needed:
+        reason = (
+            f"too little to compare on: {len(answers)} answers that the champion was not trained "
+            f"on, at least {needed} can promote"
+        )
+    elif len(found.train) < settings.learning.min_examples:
+        reason = (
+            f"too little to learn from: {len(found.train)} examples answered before what is "
+            f"compared on, wanted {settings.learning.min_examples}"
+        )
+    else:
+        return None
+    return Verdict(False, 1.0, 0.0, len(answers), reason)
+
+
+async def _examples(
+    history: InferenceHistory, rows: Sequence[Answered], step: Callable[[int], None]
+) -> list[Example]:
+    inputs = {}
+    for i in range(0, len(rows), READ_ROWS):
+        ids = [row.inference_id for row in rows[i : i + READ_ROWS]]
+        inputs |= await history.inputs(ids)
+        step(len(ids))
+    return examples(rows, inputs)
+
+
+def _challenge(
+    under_way: Conducted,
+    home: Path,
+    settings: Settings,
+    best: CNN,
+    found: Parts,
+    shown: list[Example],
+    compared: list[Example],
+    curve: list[float],
+) -> None:
+    use_one_thread()
+    done = under_way.round
+    older, _ = split(CNN.name, shown)
+    steps = under_way.stage("training", of=EPOCHS * -(-len(older) // BATCH_ROWS))
+
+    def on_step(loss: float) -> None:
+        curve.append(loss)
+        steps(1, loss=loss)
+
+    challenger = learn(
+        best,
+        weighted(found.train, shown, np.nanmean(score(best.network, shown).loss_NF, axis=1)),
+        seed=settings.training.seed,
+        trained={
+            "from": done.champion,
+            "until_ns": found.until_ns,
+            "num_examples": len(shown),
+            "run": done.run,
+            "confirm_ns": done.confirm_ns,
+            **_recipe(settings),
+        },
+        on_step=on_step,
+    )
+    under_way.stage("comparing")
+    verdict, figures = judge(
+        found.compared,
+        score(best.network, compared),
+        score(challenger.network, compared),
+        promote_at=settings.learning.promote_at,
+    )
+    answers = [(row.inference_id, row.known_ns) for row in found.train]
+    under_way.enter(
+        challenger,
+        home=home,
+        entry={
+            "data_hash": hashlib.sha256(json.dumps(answers).encode()).hexdigest(),
+            "config_hash": settings.training_hash,
+            "created_event_ns": found.until_ns,
+            "metrics": {"num_examples": len(shown), **figures, **verdict.figures},
+        },
+    )
+    under_way.conclude(verdict, **figures)
+
+
+def _recipe(settings: Settings) -> dict[str, Any]:
+    return {
+        "seed": settings.training.seed,
+        "epochs": EPOCHS,
+        "rate": ROUND_RATE,
+        "batch": BATCH_ROWS,
+    }
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one round from the command line and return the exit code; a rejection is no error."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.train_cnn", description=__doc__)
+    parser.add_argument("--home", type=Path, required=True, help="folder of run and checkpoints")
+    parser.add_argument("--run", type=int, required=True, help="number of the run")
+    parser.add_argument("--until", help="instant of the round, ISO-8601 or ns, else the newest")
+    parser.add_argument("--confirm-ns", type=int, help="which round of the run, else the next")
+    parser.add_argument("--trigger", default=BY_HAND, help="what started it")
+    parser.add_argument("--champion", help="checkpoint to beat, else the registered champion")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
+    given = parser.parse_args(arguments)
+    began = time.monotonic()
+    logs.configure(given.home / "logs", process="train_cnn", session=f"round-{os.getpid()}")
+    try:
+        done = train_round(
+            given.home,
+            run=given.run,
+            until=given.until,
+            confirm_ns=given.confirm_ns,
+            trigger=given.trigger,
+            champion=given.champion,
+        )
+    except AlphaPulseError as error:
+        Console(stderr=True).print(f"{error.code}: {error}", highlight=False)
+        return error.exit_code
+    wall_s = time.monotonic() - began
+    if given.json:
+        sys.stdout.write(json.dumps(as_dict(done, wall_s=wall_s)) + "\n")
+    else:
+        sys.stdout.write(
+            f"{done.state} {done.challenger or '-'} in {wall_s:.1f} s: {done.reason}\n"
+        )
+    return 0
+
+
+if __name__ == "__main__":
+    become_a_trainer()
+    sys.exit(main())

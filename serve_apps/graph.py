@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ray.serve import Application
@@ -15,14 +14,14 @@ def app(args: dict[str, Any]) -> Application:
     """Return the application of a run.
 
     Args:
-        args: `home` folder, `session` id, `run` (plain manifest), `symbols` and `checkpoints`
-            (folder by model name).
+        args: `home` folder, `session` id, `run` (plain manifest), `symbols`, `settings` and
+            `checkpoints` (id by model name, of which the run starts).
     """
     home, session = args["home"], args["session"]
-    folder = {name: str(Path(path)) for name, path in args["checkpoints"].items()}
-    cnn = CNNDeployment.bind(folder["cnn"], home, session, "cnn")
-    rl = RLDeployment.bind(folder["rl"], home, session, "rl")
-    moe = OrchestratorDeployment.bind(folder["moe"], home, session, "moe", cnn, rl)
+    id = args["checkpoints"]
+    cnn = CNNDeployment.bind("cnn", id["cnn"], home, session)
+    rl = RLDeployment.bind("rl", id["rl"], home, session)
+    moe = OrchestratorDeployment.bind("moe", id["moe"], home, session, cnn, rl)
     return Ingress.bind(
         moe,
         cnn,
@@ -30,5 +29,5 @@ def app(args: dict[str, Any]) -> Application:
         home=home,
         session=session,
         run=args["run"],
-        symbols=tuple(args["symbols"]),
+        settings=args["settings"],
     )

@@ -25,7 +25,7 @@ NAMES = {
         Thresholds inference_id require_shape trace_id
     """,
     "alphapulse.domain.learning": """
-        NAN OUTCOME_VERSION Outcome Promotion RoundState TrainingRound
+        Cursor Followed Inference LEVELS NAN OUTCOME_VERSION Outcome PastDecision Promotion RoundState ShownBar TrainingRound
     """,
     "alphapulse.domain.market": """
         Bar BarFlag BarSeries BookDelta BookWindow FeedGap Flags Floats Instrument Ints Mark
@@ -38,7 +38,7 @@ NAMES = {
     """,
     "alphapulse.config": """
         Cluster DECISIVE DecisionRules Feed Learning Market PREFIX Risk Server Settings Storage
-        Trading Training load_settings
+        TAUGHT Trading Training load_settings
     """,
 }
 

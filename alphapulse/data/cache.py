@@ -34,6 +34,7 @@ from alphapulse.domain.market import (
     Timeframe,
     Trade,
 )
+from alphapulse.domain.trading import Quote
 from alphapulse.features.grid import iso
 from alphapulse.features.indicators import RowBuilder
 from alphapulse.features.rows import BOOK_COLUMNS, COLUMNS
@@ -43,6 +44,7 @@ NUM_SLOTS = INPUT_SPEC.num_rows
 FORMING, PARTIAL = int(BarFlag.FORMING), int(BarFlag.PARTIAL)
 QUARANTINE_SIZE = 1_000  # newest refused events kept to look at; the counter knows all of them
 SECONDS = Timeframe.S1
+QUOTE_LEVELS = 500  # a side: an order walks no further
 FormingRow = tuple[Floats, int]  # row, BarFlag bits
 
 
@@ -335,6 +337,15 @@ class MarketCache:
             "ask_size": ask_size,
             "buckets": [{"price": p, "bids": _known(b), "asks": _known(a)} for p, b, a in rows],
         }
+
+    def quote(self, symbol: str, at_ns: int) -> Quote | None:
+        """Return what an order at `at_ns` meets now, None before the first price."""
+        market = self._markets[symbol]
+        if market.bars.price is None:
+            return None
+        bids_L2, asks_L2 = market.book.levels(QUOTE_LEVELS)
+        source = "book" if len(bids_L2) and len(asks_L2) else "trade"
+        return Quote(symbol, at_ns, source, market.bars.price, bids_L2, asks_L2)
 
     def pivots(self, symbol: str, timeframe: str) -> list[dict[str, Any]]:
         """Return the newest confirmed pivots of all levels, oldest first, as plain values."""

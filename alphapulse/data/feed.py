@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,14 @@ from alphapulse.domain.market import (
     Timeframe,
     Trade,
 )
+from alphapulse.domain.trading import Quote
 from alphapulse.features.inputs import PeerTable, build, pack, stored_rows
+from alphapulse.features.marks import mark_of
 from alphapulse.interfaces import DataProvider
 from alphapulse.logs import get_logger
 
 log = get_logger("data")
+NO_LEVELS = np.empty((0, 2))
 
 
 class MarketFeed:
@@ -58,8 +61,6 @@ class MarketFeed:
     Attributes:
         cache: everything known at the newest instant.
         peers: by symbol, the last outputs of the models.
-        account: by symbol, float32 (4,) position, unrealised result [R], bars in trade / 300,
-            drawdown; zeros until somebody says otherwise.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class MarketFeed:
         self._merger = Merger(symbols, watermark_ms=settings.watermark_ms)
         self.cache = MarketCache(self._instruments, settings)
         self.peers = {symbol: PeerTable() for symbol in symbols}
-        self.account: dict[str, Tensor] = {
+        self._account: dict[str, Tensor] = {
             symbol: np.zeros(INPUT_SPEC.num_account_fields, np.float32) for symbol in symbols
         }
         self._events: AsyncIterator[MarketEvent] | None = None
@@ -96,6 +97,7 @@ class MarketFeed:
         self._lowest: Timeframe | None = None  # timeframe of the history's shortest bars
         self._next_ns: int | None = None  # instant to be reached next
         self._reached_ns = -1  # newest instant reached
+        self._applied_ns = -1  # newest event in the cache
         self._passed_ns: int | None = None  # instant reached by skip_to, still to be given out
         self._handed: dict[tuple[str, str], int] = {}  # newest stored row by stream
         self._sleep, self._clock = sleep, clock
@@ -145,7 +147,48 @@ class MarketFeed:
             last_trade_id=window.last_trade_id,
             last_book_id=window.last_book_id,
             received_ns=window.received_ns,
+            marks={s: mark for s in self.peers if (mark := mark_of(window, s)) is not None},
         )
+
+    async def quote(self, symbol: str, at_ns: int) -> Quote | None:
+        """Lead the events up to `at_ns` and return what an order that arrives then meets.
+
+        With ticks that is the book, or the newest trade while the book is unknown; with candles
+        only, the open of the next bar. None where the source ends before.
+
+        Args:
+            symbol: the instrument.
+            at_ns: after the newest instant, before the next one [ns UTC].
+
+        Raises Unavailable if events at or after `at_ns` have been applied already.
+        """
+        if at_ns <= self._applied_ns:
+            raise Unavailable(
+                f"quote of {symbol} at {at_ns}: expected a time after {self._applied_ns}, which "
+                "the feed has reached; replay to the instant before it"
+            )
+        return await (self._met(symbol, at_ns) if self._has_ticks else self._open(symbol, at_ns))
+
+    async def _met(self, symbol: str, at_ns: int) -> Quote | None:
+        while (event := await self._next_event()) is not None:
+            if event.ts_ns >= at_ns:
+                self._ready.appendleft(event)
+                return self.cache.quote(symbol, at_ns)
+            self._apply(event)
+        return None
+
+    async def _open(self, symbol: str, at_ns: int) -> Quote | None:
+        """Return the open of the next bar; the bars on the way wait for their instants."""
+        passed: list[MarketEvent] = []
+        found: Bar | None = None
+        while found is None and (event := await self._next_event()) is not None:
+            passed.append(event)
+            if isinstance(event, Bar) and (event.symbol, event.timeframe) == (symbol, self._lowest):
+                found = event if event.open_ns >= self._reached_ns else None
+        self._ready.extendleft(reversed(passed))
+        if found is None:
+            return None
+        return Quote(symbol, at_ns, "open", found.open, NO_LEVELS, NO_LEVELS)
 
     async def skip_to(self, event_ns: int) -> None:
         """Replay up to and including the instant `event_ns` without building inputs.
@@ -159,6 +202,15 @@ class MarketFeed:
             self._new_rows(self.cache.window(instant))
             if instant == event_ns:
                 return
+
+    def put_accounts(self, vectors: Mapping[str, Tensor]) -> None:
+        """Keep what the next inputs show of the account.
+
+        Args:
+            vectors: by symbol, float32 (4,) position, unrealised result [R], bars in trade / 300,
+                drawdown; zeros until somebody says otherwise.
+        """
+        self._account.update(vectors)
 
     def put_outputs(self, predictions: Iterable[Prediction]) -> None:
         """Keep the outputs of a decision: the next one sees them as its peers."""
@@ -183,7 +235,7 @@ class MarketFeed:
             symbol=symbol,
             reference=reference,
             peers=self.peers[symbol],
-            account_A=self.account[symbol],
+            account_A=self._account[symbol],
         )
 
     def _new_rows(self, window: MarketWindow) -> tuple[StoredRow, ...]:
@@ -204,7 +256,7 @@ class MarketFeed:
                 if self.cache.has_seconds or not self._has_ticks:
                     return instant
                 continue
-            self.cache.apply(event)
+            self._apply(event)
             if instant is None:
                 self._next_ns = self._instant_after(event)
         instant = self._next_ns
@@ -212,6 +264,10 @@ class MarketFeed:
             return None
         self._reach(instant)
         return instant
+
+    def _apply(self, event: MarketEvent) -> None:
+        self.cache.apply(event)
+        self._applied_ns = max(self._applied_ns, event.ts_ns)
 
     def _reach(self, instant: int) -> None:
         self.cache.close_until(instant)

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from alphapulse.domain.inference import Action, Forecast
+from alphapulse.domain.market import Timeframe
+
 NAN = float("nan")
+# Levels of the pivots that are forecast (ML.md 1.7): 1h and 1d show too few of level 2.
+LEVELS: Mapping[Timeframe, int] = {
+    Timeframe.S1: 2,
+    Timeframe.M1: 2,
+    Timeframe.H1: 1,
+    Timeframe.D1: 1,
+}
 OUTCOME_VERSION = 1  # of the definitions in learning.outcomes; others settle beside, not over
 
 
@@ -63,6 +73,89 @@ class Outcome:
     result: float = NAN
     result_long: float = NAN
     result_short: float = NAN
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a reader has come in the journal of a run; the default is before everything.
+
+    Attributes:
+        decision: number of the newest decision read.
+        row: number of the newest closed row read.
+    """
+
+    decision: int = 0
+    row: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShownBar:
+    """A closed bar as the history keeps it, with the instant from which it was to be seen.
+
+    Attributes:
+        open_ns: start of the period [ns UTC].
+        open: quote currency, as `high`, `low` and `close`.
+        flags: BarFlag bits.
+        shown_ns: first decision instant it was shown at [ns UTC]; it proves nothing before.
+    """
+
+    symbol: str
+    timeframe: Timeframe
+    open_ns: int
+    open: float
+    high: float
+    low: float
+    close: float
+    flags: int
+    shown_ns: int
+
+    @property
+    def close_ns(self) -> int:
+        """Return the first nanosecond after the period."""
+        return self.open_ns + self.timeframe.ns
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inference:
+    """What of one model's stored output the market can answer."""
+
+    id: str
+    model: str
+    version: str
+    action: Action
+    forecasts: tuple[Forecast, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastDecision:
+    """A decision as the history keeps it, with what its outcomes are counted in.
+
+    Attributes:
+        event_ns: decision instant [ns UTC].
+        price: newest traded price its input showed [quote currency].
+        unit: of a move, by timeframe [log price]; NaN where the input showed none.
+        inferences: of every model, in the order they were made.
+    """
+
+    run: str
+    symbol: str
+    event_ns: int
+    price: float
+    unit: Mapping[Timeframe, float]
+    inferences: tuple[Inference, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """A slice of a run's history in event order.
+
+    Attributes:
+        events: closed bars and decisions, each decision after the bars shown at its instant.
+        cursor: where the next slice begins.
+    """
+
+    events: tuple[ShownBar | PastDecision, ...]
+    cursor: Cursor
 
 
 class RoundState(StrEnum):

@@ -96,7 +96,8 @@ class Quote:
 
     Attributes:
         event_ns: when it arrives [ns UTC].
-        source: `book` (resting orders), or `open` (no ticks: the next bar's open).
+        source: `book` (resting orders), `trade` (the book is unknown: the newest trade), or `open`
+            (no ticks: the next bar's open).
         price: newest trade, or that open [quote currency].
         bids_L2: float64 (levels, 2) price and size, best first; empty unless `source` is `book`.
         asks_L2: as bids.

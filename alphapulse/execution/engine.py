@@ -27,6 +27,7 @@ from alphapulse.logs import get_logger
 
 log = get_logger("execution")
 Decide = Callable[[ModelInput, Thresholds], Awaitable[Decision]]
+Act = Callable[[DecisionPoint, Sequence[Decision], bool], Awaitable[None]]
 
 
 @dataclass(slots=True)
@@ -79,7 +80,7 @@ class Tally:
 
 
 class Engine:
-    """Decides every complete input of a point, once, and records it before the next point."""
+    """Decides every complete input of a point once, records it and acts on it, then the next."""
 
     def __init__(
         self,
@@ -88,6 +89,7 @@ class Engine:
         config_hash: str,
         decide: Decide,
         recorder: Recorder,
+        act: Act,
         thresholds: Thresholds,
         durable_until: Mapping[str, int] | None = None,
     ) -> None:
@@ -98,6 +100,8 @@ class Engine:
             config_hash: of the settings that can change a decision.
             decide: asks the models about one input.
             recorder: takes the records.
+            act: trades on a point's decisions, told whether their records are durable; it is asked
+                at every point, also where nothing was decided: what is open needs its stop.
             thresholds: those in force until `thresholds` is set.
             durable_until: by symbol, the newest decision already in the history [ns UTC]; it is not
                 made again.
@@ -106,7 +110,9 @@ class Engine:
         self._config_hash = config_hash
         self._decide = decide
         self._recorder = recorder
+        self._act = act
         self.durable_until = dict(durable_until or {})
+        self.acted_until = -1  # newest point acted on [ns UTC]
         self._rows: list[StoredRow] = []  # closed rows that no record has carried yet
         self.thresholds = thresholds
         self.tally = Tally()
@@ -115,7 +121,7 @@ class Engine:
     async def step(self, point: DecisionPoint) -> Sequence[Prediction]:
         """Return the predictions made at `point`, for the peer slots.
 
-        Their records are durable or flagged by then.
+        Their records are durable or flagged by then, and what follows from them is done.
         """
         self._rows.extend(point.rows)
         due = [i for s, i in point.inputs.items() if point.event_ns > self.durable_until.get(s, -1)]
@@ -124,13 +130,17 @@ class Engine:
                 self._refuse(missing)
         complete = [i for i in due if isinstance(i, ModelInput)]
         decisions = await asyncio.gather(*(self._one(input) for input in complete))
+        stored = True
         if decisions:
             rows, self._rows = tuple(self._rows), []
             records = [
                 self._record(point, decision, rows=rows if i == 0 else ())
                 for i, decision in enumerate(decisions)
             ]
-            await self._recorder.record(records)
+            stored = await self._recorder.record(records)
+        if point.event_ns > self.acted_until:
+            await self._act(point, decisions, stored)
+            self.acted_until = point.event_ns
         for decision in decisions:
             self.durable_until[decision.symbol] = decision.event_ns
             self.latest[decision.symbol] = decision

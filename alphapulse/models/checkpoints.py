@@ -167,9 +167,10 @@ class Entry:
     """One row of the registry.
 
     Attributes:
-        role: champion, challenger or retired.
+        role: challenger until its round has a verdict, then champion or rejected; retired once a
+            later champion took its place.
         data_hash: content hash of what it was trained on.
-        config_hash: hash of the settings it was trained with.
+        config_hash: `Settings.training_hash` it was trained with.
         created_event_ns: newest event it may have learned from [ns UTC].
         metrics: losses by head, plain JSON values.
     """
@@ -219,14 +220,32 @@ class Registry:
 
     def promote(self, id: str) -> None:
         """Make `id` the champion of its model; raises CheckpointError if it is not registered."""
+        self.set_role(id, "champion")
+
+    def set_role(self, id: str, role: str) -> None:
+        """Give `id` a role; a new champion retires the one before it.
+
+        Raises CheckpointError if it is not registered.
+        """
         with closing(self._open()) as db, db:
             row = db.execute("SELECT model FROM models WHERE id = ?", (id,)).fetchone()
             if row is None:
                 raise CheckpointError(
                     f"{self._path}: expected a registered checkpoint, was {id!r}; register it first"
                 )
-            self._retire(db, row[0])
-            db.execute("UPDATE models SET role = 'champion' WHERE id = ?", (id,))
+            if role == "champion":
+                self._retire(db, row[0])
+            db.execute("UPDATE models SET role = ? WHERE id = ?", (role, id))
+
+    def model_of(self, id: str) -> str:
+        """Return which model a checkpoint is of; raises CheckpointError if it is not registered."""
+        for entry in self.entries():
+            if entry.id == id:
+                return entry.model
+        raise CheckpointError(
+            f"{self._path}: expected a registered checkpoint, was {id!r}; "
+            "see `alphapulse models list`"
+        )
 
     def champion(self, model: str) -> str | None:
         """Return the id of the champion of `model`, None before the first."""

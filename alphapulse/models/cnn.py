@@ -19,7 +19,8 @@ from alphapulse.domain.inference import (
     ModelInput,
     Prediction,
 )
-from alphapulse.domain.market import TIMEFRAMES, Floats, Timeframe
+from alphapulse.domain.learning import LEVELS
+from alphapulse.domain.market import TIMEFRAMES, Floats
 from alphapulse.interfaces import LearnReport, Model
 from alphapulse.models.checkpoints import load_checkpoint
 from alphapulse.models.fit import batch_of, cnn_loss, descend, split
@@ -36,9 +37,6 @@ from alphapulse.models.network import (
 )
 from alphapulse.models.scores import report
 from alphapulse.models.vote import vote
-
-# Levels trained by default (ML.md 1.7): 1h and 1d show too few of level 2.
-LEVELS = {Timeframe.S1: 2, Timeframe.M1: 2, Timeframe.H1: 1, Timeframe.D1: 1}
 
 
 class CNN(Kept[CnnNetwork], Model):

@@ -1,4 +1,4 @@
-"""The way from a decision's record to the rows of the four tables and back, bit for bit."""
+"""The way from a decision's record to the rows of the tables and back, bit for bit."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from alphapulse.domain.inference import (
     StreamRef,
     inference_id,
 )
+from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import Timeframe
 from alphapulse.storage.tables import COLUMNS, COMPRESSED
 
@@ -139,20 +140,41 @@ def _row(row: StoredRow, event_ns: int) -> Values:
     return (*head, _packed(row.values_C.tobytes()), layout_of(row.values_C))
 
 
+def encode_outcome(outcome: Outcome) -> Values:
+    """Return `outcome` as one row of `settled`; raises StoreError if its id is of another one."""
+    o = outcome
+    expected = inference_id(run=o.run, symbol=o.symbol, event_ns=o.event_ns, model=o.model)
+    if o.inference_id != expected:
+        raise StoreError(
+            f"outcome of {o.symbol} {o.model} at {o.event_ns}: expected inference {expected}, was "
+            f"{o.inference_id}; settle what the history says of this run"
+        )
+    return (
+        bytes.fromhex(expected), o.symbol, o.model, int(o.event_ns), int(o.known_ns),
+        str(o.timeframe), int(o.level), int(o.version), float(o.unit), int(o.ended_ns),
+        float(o.price), float(o.move), float(o.hit), str(o.kind), float(o.bars), float(o.p_done),
+        str(o.action), o.reason, float(o.result), float(o.result_long), float(o.result_short),
+    )  # fmt: skip
+
+
 def _packed(content: bytes) -> bytes:
     return zlib.compress(content, 1)
 
 
 def unpacked(table: str, row: Values) -> Values:
-    """Return a row of one of the four tables as it is meant, from how a journal keeps it."""
+    """Return a row of one of the tables as it is meant, from how a journal keeps it."""
     values = list(row)
-    try:
-        for index, kind in _PACKED[table]:
-            content = zlib.decompress(values[index])
-            values[index] = content.decode() if kind is str else content
-    except (zlib.error, UnicodeDecodeError) as error:
-        raise StoreError(f"stored {table}: {error}; {_DAMAGED}") from error
+    for index, kind in _PACKED[table]:
+        content = _unpacked(values[index], table)
+        values[index] = content.decode() if kind is str else content
     return tuple(values)
+
+
+def _unpacked(content: bytes, what: str) -> bytes:
+    try:
+        return zlib.decompress(content)
+    except zlib.error as error:
+        raise StoreError(f"stored {what}: {error}; {_DAMAGED}") from error
 
 
 def _json(value: Any) -> str:
@@ -191,6 +213,17 @@ def table_of(rows: Sequence[bytes], layout: str) -> npt.NDArray[Any]:
     """Return the contents of one or more rows of one layout as one array, a row each."""
     dtype, shape = _parsed(layout)
     return array_of(b"".join(rows), _layout(dtype, (len(rows), *shape)))
+
+
+def cells_of(cells: bytes, layout: str) -> npt.NDArray[Any]:
+    """Return the values of a closed row as a journal keeps it."""
+    return array_of(_unpacked(cells, "rows"), layout)
+
+
+def streams_of(streams: bytes, forming: bytes, layout: str) -> tuple[StreamRef, ...]:
+    """Return the streams of a package as a journal keeps it."""
+    forming_C = array_of(_unpacked(forming, "packages"), layout)
+    return _streams_of(json.loads(_unpacked(streams, "packages")), forming_C)
 
 
 def package_of(row: Mapping[str, Any]) -> InputPackage:
@@ -238,12 +271,13 @@ def prediction_of(row: Mapping[str, Any], forecasts: Sequence[Mapping[str, Any]]
         action=Action(row["action"]),
         **number,
         hidden_H=array_of(row["hidden"], row["hidden_layout"]),
-        forecasts=tuple(_forecast_of(f) for f in forecasts),
+        forecasts=tuple(forecast_of(f) for f in forecasts),
         weights=json.loads(row["weights"]),
     )
 
 
-def _forecast_of(row: Mapping[str, Any]) -> Forecast:
+def forecast_of(row: Mapping[str, Any]) -> Forecast:
+    """Return the Forecast of a row of `predictions`."""
     number = {
         k: _float(row[k])
         for k in ("p_high", "p_low", "bars_ahead", "price", "move", "p_done", "confidence")

@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from alphapulse.config import Storage
 from alphapulse.domain.errors import StoreError, Unavailable
 from alphapulse.domain.inference import DecisionRecord, ModelInput, Prediction
+from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.interfaces import InferenceStore, Query
+from alphapulse.storage.following import follow
 from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal import Journal
@@ -54,10 +56,14 @@ class InferenceHistory(InferenceStore):
         self._gauge = JournalReader(run.journal_path) if run else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="lake")
-        self._counters = {"appended": 0, "repeated": 0, "commits": 0, "failures": 0}
-        self._waiting_since = (
-            time.monotonic() if self._journal and self._journal.counts()["unbatched"] else None
-        )
+        # Followed beside it too: settlement may be far behind.
+        self._trail = JournalReader(run.journal_path) if run else None
+        self._counters = {
+            "appended": 0, "repeated": 0, "settled": 0, "commits": 0, "failures": 0,
+        }  # fmt: skip
+        counts = self._journal.counts() if self._journal else {}
+        is_waiting = counts.get("unbatched") or counts.get("unbatched_outcomes")
+        self._waiting_since = time.monotonic() if is_waiting else None
 
     async def append(self, records: Sequence[DecisionRecord]) -> int:
         """Make the records durable and return how many were new; the others change nothing.
@@ -100,6 +106,14 @@ class InferenceHistory(InferenceStore):
         """Return every model's newest Prediction for `symbol` in this run, in their order."""
         return await self._on(self._writer, partial(self._own().last_predictions, symbol))
 
+    async def at(self, symbol: str, event_ns: int) -> tuple[Prediction, ...]:
+        """Return every model's Prediction for `symbol` as of an instant of this run [ns UTC].
+
+        They are those of the newest decision at or before it; nothing, if there is none.
+        """
+        ask = partial(self._own().predictions_until, symbol, event_ns)
+        return await self._on(self._writer, ask)
+
     async def last_decision(self, symbol: str) -> int | None:
         """Return the newest decision instant of `symbol` in this run [ns UTC], None if none."""
         return await self._on(self._writer, partial(self._own().last_decision, symbol))
@@ -115,11 +129,40 @@ class InferenceHistory(InferenceStore):
         """
         return await asyncio.to_thread(self._reader.rebuild, inference_id)
 
-    async def settle(self, outcomes: Sequence[Any]) -> int:
-        """Raise Unavailable: outcomes come with the feedback loop."""
-        raise Unavailable(
-            f"settling {len(outcomes)} outcomes: the feedback part of the history is not built yet"
-        )
+    async def inputs(self, ids: Sequence[str]) -> dict[str, ModelInput]:
+        """Return the inputs of many stored inferences by id, each bit for bit what was fed.
+
+        The rows of their whole span are read once, so that ids close in time cost the least.
+        Inferences of one decision share its input. Raises StoreError as `rebuild` does.
+        """
+        return await asyncio.to_thread(self._reader.inputs, ids)
+
+    async def follow(self, after: Cursor, limit: int) -> Followed:
+        """Return what this run appended after a cursor, up to `limit` decisions, in event order.
+
+        With them come all closed bars first shown at or before the newest of these decisions.
+        Where there is nothing new, the slice is empty and its cursor is `after`.
+
+        ```python
+        cursor = Cursor()
+        while (found := await history.follow(cursor, 200)).events:
+            cursor = found.cursor
+        ```
+        """
+        self._own()
+        assert self._trail is not None
+        return await asyncio.to_thread(follow, self._trail, after=after, limit=limit)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> int:
+        """Make outcomes durable, joined to inferences by id, and return how many were new.
+
+        Raises StoreError if nothing of the call was stored; the same call may be made again.
+        """
+        new = await self._on(self._writer, partial(self._own().settle, outcomes))
+        self._counters["settled"] += new
+        if new and self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        return new
 
     async def prune(self, *, before_ns: int) -> int:
         """Raise Unavailable: archives come with retention."""
@@ -136,7 +179,7 @@ class InferenceHistory(InferenceStore):
         self._writer.shutdown(wait=True)
         self._flusher.shutdown(wait=True)
         self._reader.close()
-        for journal in (self._journal, self._gauge):
+        for journal in (self._journal, self._gauge, self._trail):
             if journal:
                 journal.close()
 

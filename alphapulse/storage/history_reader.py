@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import duckdb
-import numpy as np
 import pyarrow as pa
 
 from alphapulse.domain.errors import ConfigError, StoreError
-from alphapulse.domain.inference import InputPackage, ModelInput, StreamRef
-from alphapulse.domain.market import Flags, Floats, Ints
+from alphapulse.domain.inference import ModelInput
 from alphapulse.interfaces import Query
-from alphapulse.storage.encoding import package_of, table_of
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake, arrow_table
+from alphapulse.storage.rebuilding import Fetch, rebuilt
 from alphapulse.storage.tables import COLUMNS, KEYS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_QUERYABLE = ("inferences", "predictions")
-_Fetch = Callable[[str, str, Sequence[Any]], list[dict[str, Any]]]
+_QUERYABLE = ("inferences", "predictions", "outcomes")
 
 
 class HistoryReader:
@@ -56,15 +53,13 @@ class HistoryReader:
     def find(
         self, table: str, where: str, values: Sequence[Any], *, limit: int | None = None
     ) -> pa.Table:
-        """Return rows of one of the four tables in the order of its key; `limit`: the newest."""
+        """Return rows of one of the five tables in the order of its key; `limit`: the newest."""
         with self._lock:
             journals = self._opened()
             names = [journal.name() for journal in journals]
             stored, reached = self._lake.read(table, writers=names)
             recent = [
-                journal.select(
-                    table, where, values, after=journal.reached(batch)[1 if table == "rows" else 0]
-                )
+                journal.select(table, where, values, after=journal.reached(batch, table))
                 for journal, batch in zip(journals, reached, strict=True)
             ]
             rows = arrow_table(table, [row for part in recent for row in part])
@@ -75,17 +70,27 @@ class HistoryReader:
 
         Raises StoreError if there is no such inference, a row is missing, or the bits differ.
         """
-        from alphapulse.features.inputs import (
-            rebuild,
-        )  # brings TA-Lib, which finding rows does not need
+        return self.inputs([inference_id])[inference_id]
 
-        package, fetch, run = self._package(inference_id)
-        found = {
-            (ref.symbol, ref.stream): _stream_rows(ref, package, run=run, fetch=fetch)
-            for ref in package.streams
-            if ref.count
-        }
-        return rebuild(package, found)
+    def inputs(self, ids: Sequence[str]) -> dict[str, ModelInput]:
+        """Return the inputs of stored inferences by id, each bit for bit what the model was fed.
+
+        Raises StoreError if one is not there, a row is missing, or the bits differ.
+        """
+        found: dict[str, ModelInput] = {}
+        with self._lock:
+            sources: list[Fetch] = [partial(_from_journal, journal) for journal in self._opened()]
+        # A journal holds the whole of its run, and answers sooner than the lake.
+        for fetch in (*sources, self._fetch):
+            if asked := [id_ for id_ in ids if id_ not in found]:
+                found |= rebuilt(asked, fetch)
+        for id_ in ids:
+            if id_ not in found:
+                raise StoreError(
+                    f"inference {id_}: not in {self.runs} and not in {self.lake_uri}; "
+                    "list ids with `history query`"
+                )
+        return {id_: found[id_] for id_ in ids}
 
     def close(self) -> None:
         """Let go of every file; the next call opens them again."""
@@ -97,20 +102,6 @@ class HistoryReader:
         for path in sorted(self.runs.glob("*/journal.sqlite")):
             self._journals.setdefault(path, JournalReader(path))
         return [journal for path, journal in self._journals.items() if path.exists()]
-
-    def _package(self, inference_id: str) -> tuple[InputPackage, _Fetch, str]:
-        with self._lock:
-            sources: list[_Fetch] = [partial(_from_journal, journal) for journal in self._opened()]
-        # A journal holds the whole of its run, and answers sooner than the lake.
-        for fetch in (*sources, self._fetch):
-            for found in fetch("inferences", "id = ?", (inference_id,)):
-                at = (found["run"], found["symbol"], found["event_ns"])
-                (row,) = fetch("packages", "run = ? AND symbol = ? AND event_ns = ?", at)
-                return package_of(row), fetch, found["run"]
-        raise StoreError(
-            f"inference {inference_id}: not in {self.runs} and not in {self.lake_uri}; "
-            "list ids with `history query`"
-        )
 
     def _fetch(self, table: str, where: str, values: Sequence[Any]) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.find(table, where, values).to_pylist()
@@ -125,30 +116,15 @@ def _from_journal(
     ]
 
 
-def _stream_rows(
-    ref: StreamRef, package: InputPackage, *, run: str, fetch: _Fetch
-) -> tuple[Ints, Flags, Floats]:
-    """Return the rows a stream showed; one that arrived after the decision is not among them."""
-    where = "run = ? AND symbol = ? AND stream = ? AND ts_ns BETWEEN ? AND ? AND event_ns <= ?"
-    span = (ref.first_ns, ref.last_ns, package.event_ns)
-    rows = fetch("rows", where, (run, ref.symbol, ref.stream, *span))
-    rows.sort(key=lambda row: int(row["ts_ns"]))
-    layout = rows[0]["cells_layout"] if rows else "<f8[0]"
-    return (
-        np.array([row["ts_ns"] for row in rows], np.int64),
-        np.array([row["flags"] for row in rows], np.uint8),
-        table_of([row["cells"] for row in rows], layout),
-    )
-
-
 def _conditions(query: Query) -> tuple[str, list[Any]]:
     if query.table not in _QUERYABLE:
         raise ConfigError(
             f"query.table: expected one of {', '.join(_QUERYABLE)}, was {query.table!r}"
         )
-    if query.timeframe is not None and query.table != "predictions":
+    if query.timeframe is not None and query.table == "inferences":
         raise ConfigError(
-            f"query.timeframe: expected table predictions, was {query.table}; inferences have none"
+            "query.timeframe: expected table predictions or outcomes, was inferences; "
+            "inferences have none"
         )
     asked: Mapping[str, Any] = {
         "run = ?": query.run,

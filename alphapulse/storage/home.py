@@ -55,6 +55,16 @@ class Home:
         return self.path / "registry.sqlite"
 
     @property
+    def backtests_path(self) -> Path:
+        """Return the folder of the backtests' ledgers."""
+        return self.path / "backtests"
+
+    @property
+    def control_path(self) -> Path:
+        """Return the wishes of people: what is to run."""
+        return self.path / "control.sqlite"
+
+    @property
     def logs_path(self) -> Path:
         """Return the folder of the logs."""
         return self.path / "logs"

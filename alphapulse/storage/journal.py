@@ -1,8 +1,9 @@
 """One run's journal: a SQLite file with one writer and any number of readers.
 
 A decision is one transaction, or part of one: it is there whole or not at all, and what `append`
-returned survives a kill -9 (write-ahead log, synchronous=NORMAL). Decisions and rows are numbered
-upwards and never leave, so that a batch for the lake is a range of numbers.
+returned survives a kill -9 (write-ahead log, synchronous=NORMAL); so it is with outcomes.
+Decisions, rows and outcomes are numbered upwards and never leave, so that a batch for the lake is
+a range of numbers of each.
 """
 
 from __future__ import annotations
@@ -15,9 +16,15 @@ from pathlib import Path
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord
-from alphapulse.storage.encoding import EncodedRecord, encode
-from alphapulse.storage.journal_reader import Batch, JournalReader
-from alphapulse.storage.tables import JOURNAL_SQL, NUM_VALUES, SCHEMA_VERSION
+from alphapulse.domain.learning import Outcome
+from alphapulse.storage.encoding import EncodedRecord, encode, encode_outcome
+from alphapulse.storage.journal_reader import (
+    Batch,
+    JournalReader,
+    check_schema,
+    has_outcomes,
+)
+from alphapulse.storage.tables import JOURNAL_SQL, NUM_VALUES, OUTCOMES_SQL, SCHEMA_VERSION
 
 PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 
@@ -40,27 +47,39 @@ class Journal(JournalReader):
 
         Raises StoreError if nothing of them was stored.
         """
-        for record in records:
-            if record.run != self.run:
-                raise StoreError(
-                    f"journal {self.path}: expected records of run {self.run}, was {record.run}"
-                )
+        self._require_own(records)
         encoded = [encode(record) for record in records]
         with self._transaction() as db:
             return sum(_insert(db, record) for record in encoded)
 
+    def settle(self, outcomes: Sequence[Outcome]) -> int:
+        """Make `outcomes` durable in one transaction and return how many were new.
+
+        Raises StoreError if nothing of them was stored.
+        """
+        self._require_own(outcomes)
+        encoded = [encode_outcome(outcome) for outcome in outcomes]
+        with self._transaction() as db:
+            return sum(
+                db.execute(f"{_into('settled')} ON CONFLICT DO NOTHING", (None, *row)).rowcount
+                for row in encoded
+            )
+
     def name_batch(self, *, max_decisions: int) -> Batch | None:
-        """Name the oldest decisions that are in no batch as the next one, None if there are none.
+        """Name what is in no batch as the next one, oldest decisions first; None if all is in one.
 
         The name survives a power failure: the lake never knows a batch the journal has forgotten.
         """
         with self._transaction(synchronous="FULL") as db:
             batch = _next_batch(db, max_decisions)
-            if (batch.to_decision, batch.to_row) == (batch.from_decision, batch.from_row):
+            if batch.is_empty:
                 return None
             db.execute(
                 "INSERT INTO batches VALUES (?, ?, ?)",
                 (batch.number, batch.to_decision, batch.to_row),
+            )
+            db.execute(
+                "INSERT INTO outcome_batches VALUES (?, ?)", (batch.number, batch.to_outcome)
             )
         return batch
 
@@ -72,6 +91,14 @@ class Journal(JournalReader):
                 (key, value),
             )
 
+    def _require_own(self, given: Sequence[DecisionRecord] | Sequence[Outcome]) -> None:
+        for one in given:
+            if one.run != self.run:
+                what = "outcomes" if isinstance(one, Outcome) else "records"
+                raise StoreError(
+                    f"journal {self.path}: expected {what} of run {self.run}, was {one.run}"
+                )
+
     def _open(self) -> sqlite3.Connection:
         db = sqlite3.connect(
             self.path, timeout=self._busy_timeout_s, check_same_thread=False, isolation_level=None
@@ -81,6 +108,9 @@ class Journal(JournalReader):
             db.execute("PRAGMA journal_mode = WAL")
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 self._create(db)
+            check_schema(db, self.path)
+            if not has_outcomes(db):
+                db.executescript(f"BEGIN IMMEDIATE;{OUTCOMES_SQL}COMMIT;")
         except BaseException:
             db.close()
             raise
@@ -95,7 +125,7 @@ class Journal(JournalReader):
         inserts = "".join(
             f"INSERT INTO meta VALUES ('{key}', '{value}');" for key, value in remarks.items()
         )
-        db.executescript(f"BEGIN IMMEDIATE;{JOURNAL_SQL}{inserts}COMMIT;")
+        db.executescript(f"BEGIN IMMEDIATE;{JOURNAL_SQL}{OUTCOMES_SQL}{inserts}COMMIT;")
 
     @contextmanager
     def _transaction(self, *, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
@@ -116,9 +146,14 @@ def _next_batch(db: sqlite3.Connection, max_decisions: int) -> Batch:
         "SELECT number, to_decision, to_row FROM batches ORDER BY number DESC LIMIT 1"
     ).fetchone()
     number, decision, row = newest or (0, 0, 0)
-    to_decision = db.execute("SELECT coalesce(max(number), 0) FROM decisions").fetchone()[0]
-    to_row = db.execute("SELECT coalesce(max(number), 0) FROM closed_rows").fetchone()[0]
-    return Batch(number + 1, decision, min(to_decision, decision + max_decisions), row, to_row)
+    count = "SELECT coalesce(max({}), 0) FROM {}"
+    outcome = db.execute(count.format("to_outcome", "outcome_batches")).fetchone()[0]
+    to_decision, to_row, to_outcome = (
+        db.execute(count.format("number", table)).fetchone()[0]
+        for table in ("decisions", "closed_rows", "settled")
+    )
+    to_decision = min(to_decision, decision + max_decisions)
+    return Batch(number + 1, decision, to_decision, row, to_row, outcome, to_outcome)
 
 
 def _insert(db: sqlite3.Connection, record: EncodedRecord) -> int:

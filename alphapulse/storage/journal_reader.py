@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import Prediction
 from alphapulse.storage.encoding import prediction_of, unpacked
-from alphapulse.storage.tables import COLUMNS, SCHEMA_VERSION
+from alphapulse.storage.tables import COLUMNS, SCHEMA_VERSION, SERIES
 
 _DAMAGED = "it is damaged: restore a backup, or move it away and start a fresh run"
 _REMEDIES = {
@@ -24,6 +24,7 @@ _REMEDIES = {
     "SQLITE_NOTADB": _DAMAGED,
     "SQLITE_CORRUPT": _DAMAGED,
 }
+_OUTCOME_BATCHES = "SELECT number, to_outcome FROM outcome_batches"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +36,18 @@ class Batch:
     to_decision: int
     from_row: int
     to_row: int
+    from_outcome: int
+    to_outcome: int
+
+    @property
+    def is_empty(self) -> bool:
+        """Return whether nothing is in it."""
+        return all(begin == end for begin, end in map(self.span, COLUMNS))
+
+    def span(self, table: str) -> tuple[int, int]:
+        """Return the numbers of a table's rows inside: after the first, up to the second."""
+        series = SERIES[table]
+        return getattr(self, f"from_{series}"), getattr(self, f"to_{series}")
 
 
 class JournalReader:
@@ -58,13 +71,20 @@ class JournalReader:
         after: int = 0,
         to: int | None = None,
     ) -> list[tuple[Any, ...]]:
-        """Return rows of one of the four tables, numbers in (after, to], in the order stored."""
+        """Return rows of one of the five tables, numbers in (after, to], in the order stored."""
         names = ", ".join(COLUMNS[table])
         span = "number > ? AND number <= ?"
         sql = f"SELECT {names} FROM {table} WHERE {span} AND ({where}) ORDER BY position"
         with self._database() as db:
+            if table == "outcomes" and not has_outcomes(db):
+                return []
             rows = db.execute(sql, (after, 2**62 if to is None else to, *values)).fetchall()
         return [unpacked(table, row) for row in rows]
+
+    def fetch(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        """Return what a SELECT on the tables behind the five finds."""
+        with self._database() as db:
+            return db.execute(sql, values).fetchall()
 
     def last_decision(self, symbol: str) -> int | None:
         """Return the newest decision instant of `symbol` [ns UTC], None before the first."""
@@ -77,12 +97,24 @@ class JournalReader:
     def last_predictions(self, symbol: str) -> tuple[Prediction, ...]:
         """Return the newest Prediction of every model for `symbol`, in the order they were made."""
         at = "(number, model) IN (SELECT decision, model FROM last WHERE symbol = ?)"
+        return self._predictions(at, (symbol,))
+
+    def predictions_until(self, symbol: str, event_ns: int) -> tuple[Prediction, ...]:
+        """Return the predictions of the newest decision at or before an instant, in their order."""
+        with self._database() as db:
+            (newest,) = db.execute(
+                "SELECT max(event_ns) FROM decisions WHERE symbol = ? AND event_ns <= ?",
+                (symbol, event_ns),
+            ).fetchone()
+        return self._predictions("event_ns = ? AND symbol = ?", (newest, symbol))
+
+    def _predictions(self, where: str, values: Sequence[Any]) -> tuple[Prediction, ...]:
         names, forecast_names = COLUMNS["inferences"], COLUMNS["predictions"]
         forecasts = [
             dict(zip(forecast_names, r, strict=True))
-            for r in self.select("predictions", at, (symbol,))
+            for r in self.select("predictions", where, values)
         ]
-        rows = [dict(zip(names, r, strict=True)) for r in self.select("inferences", at, (symbol,))]
+        rows = [dict(zip(names, r, strict=True)) for r in self.select("inferences", where, values)]
         return tuple(
             prediction_of(row, [f for f in forecasts if f["inference_id"] == row["id"]])
             for row in rows
@@ -94,32 +126,41 @@ class JournalReader:
             named = db.execute(
                 "SELECT number, to_decision, to_row FROM batches ORDER BY number"
             ).fetchall()
-        edges = [(0, 0, 0), *named]
-        pairs = zip(edges, named, strict=False)
-        return [Batch(n, d0, d1, r0, r1) for (_, d0, r0), (n, d1, r1) in pairs if n > after]
+            to_outcome = dict(db.execute(_OUTCOME_BATCHES)) if has_outcomes(db) else {}
+        found, decision, row, outcome = [], 0, 0, 0
+        for number, to_decision, to_row in named:
+            to = to_outcome.get(number, outcome)  # a batch from before outcomes were kept has none
+            found.append(Batch(number, decision, to_decision, row, to_row, outcome, to))
+            decision, row, outcome = to_decision, to_row, to
+        return [batch for batch in found if batch.number > after]
 
-    def reached(self, batch: int) -> tuple[int, int]:
-        """Return the newest decision and the newest row inside the batches up to number `batch`."""
-        sql = (
-            "SELECT to_decision, to_row FROM batches WHERE number <= ? ORDER BY number DESC LIMIT 1"
-        )
-        with self._database() as db:
-            decision, row = db.execute(sql, (batch,)).fetchone() or (0, 0)
-        return decision, row
+    def reached(self, batch: int, table: str) -> int:
+        """Return the newest number of a table's rows inside the batches up to number `batch`."""
+        edges = [named.span(table)[1] for named in self.batches() if named.number <= batch]
+        return edges[-1] if edges else 0
 
     def counts(self) -> dict[str, int]:
-        """Return how much is stored, and how many inferences (`unbatched`) are in no batch yet."""
+        """Return how much is stored, and how much is in no batch yet.
+
+        `unbatched` counts inferences, `unbatched_outcomes` outcomes.
+        """
         count = "SELECT coalesce(max({}), 0) FROM {}"
         with self._database() as db:
             found = {
                 "decisions": db.execute(count.format("number", "decisions")).fetchone()[0],
                 "inferences": db.execute(count.format("rowid", "outputs")).fetchone()[0],
                 "rows": db.execute(count.format("number", "closed_rows")).fetchone()[0],
+                "outcomes": 0,
+                "unbatched_outcomes": 0,
             }
             batched = db.execute(count.format("to_decision", "batches")).fetchone()
             found["unbatched"] = db.execute(
                 "SELECT count(*) FROM outputs WHERE decision > ?", batched
             ).fetchone()[0]
+            if has_outcomes(db):
+                settled = db.execute(count.format("number", "settled")).fetchone()[0]
+                taken = db.execute(count.format("to_outcome", "outcome_batches")).fetchone()[0]
+                found |= {"outcomes": settled, "unbatched_outcomes": settled - taken}
             pages = db.execute(
                 "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
             ).fetchone()
@@ -155,7 +196,7 @@ class JournalReader:
             try:
                 if self._connection is None:
                     self._connection = self._open()
-                    _check_schema(self._connection, self.path)
+                    check_schema(self._connection, self.path)
                 yield self._connection
             except (sqlite3.Error, OSError) as error:
                 self._drop()  # undoes what was begun; the next call starts on a fresh connection
@@ -170,7 +211,14 @@ class JournalReader:
                 ) from error
 
 
-def _check_schema(db: sqlite3.Connection, path: Path) -> None:
+def has_outcomes(db: sqlite3.Connection) -> bool:
+    """Return whether the journal keeps outcomes: one made before they were may have no writer."""
+    found = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'outcomes'").fetchone()
+    return bool(found[0])
+
+
+def check_schema(db: sqlite3.Connection, path: Path) -> None:
+    """Raise StoreError unless this version of AlphaPulse wrote the journal."""
     row = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
     if row is None or row[0] != str(SCHEMA_VERSION):
         raise StoreError(

@@ -33,12 +33,12 @@ _WRITER = WriterProperties(compression="ZSTD", compression_level=6)
 
 
 def arrow_schema(table: str) -> pa.Schema:
-    """Return the columns of one of the four tables, without the lake's `day`."""
+    """Return the columns of one of the five tables, without the lake's `day`."""
     return pa.schema([(name, _ARROW[kind]) for name, kind in COLUMNS[table].items()])
 
 
 def arrow_table(table: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
-    """Return `rows` of one of the four tables, as a journal hands them out, as columns."""
+    """Return `rows` of one of the five tables, as a journal hands them out, as columns."""
     schema = arrow_schema(table)
     columns = zip(*rows, strict=True) if rows else [()] * len(schema)
     return pa.Table.from_arrays(
@@ -47,7 +47,7 @@ def arrow_table(table: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
 
 
 class Lake:
-    """The Delta tables `inferences`, `predictions`, `packages` and `rows` below one address.
+    """The Delta tables `inferences`, `predictions`, `packages`, `rows`, `outcomes` at one address.
 
     Attributes:
         uri: a local folder or an object store's address; `day` is the UTC day of `event_ns`.
@@ -70,16 +70,17 @@ class Lake:
             ]
 
     def take(self, journal: JournalReader, *, writer: str) -> int:
-        """Write every named batch of `journal` a table lacks and return the number of commits."""
+        """Write every named batch of `journal` a table lacks and return the number of commits.
+
+        A batch that holds nothing for a table makes no commit there.
+        """
         commits = 0
         for table in COLUMNS:
             for batch in journal.batches(after=self.read(table, writers=[writer])[1][0]):
-                span = (
-                    (batch.from_row, batch.to_row)
-                    if table == "rows"
-                    else (batch.from_decision, batch.to_decision)
-                )
-                content = arrow_table(table, journal.select(table, after=span[0], to=span[1]))
+                after, to = batch.span(table)
+                if after == to:
+                    continue
+                content = arrow_table(table, journal.select(table, after=after, to=to))
                 self._write(table, content, Transaction(writer, batch.number))
                 commits += 1
                 if batch.number % COMPACT_EVERY == 0:

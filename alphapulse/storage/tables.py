@@ -1,4 +1,4 @@
-"""The four tables of the history: their columns by name and type, and the journal's SQL.
+"""The five tables of the history: their columns by name and type, and the journal's SQL.
 
 Times are int64 `*_ns` UTC; an array is its bytes beside its layout, such as `<f4[48]`; lists and
 mappings are JSON. A float that is NaN is stored as null and read as NaN again; every other float
@@ -67,6 +67,21 @@ COLUMNS: Mapping[str, Mapping[str, type]] = {
         "cells": bytes,
         "cells_layout": str,
     },
+    "outcomes": {
+        **dict.fromkeys(("inference_id", "run"), str),
+        "schema_version": int,
+        **dict.fromkeys(("symbol", "model"), str),
+        **dict.fromkeys(("event_ns", "known_ns"), int),
+        "timeframe": str,
+        **dict.fromkeys(("level", "version"), int),
+        "unit": float,
+        "ended_ns": int,
+        **dict.fromkeys(("price", "move", "hit"), float),
+        "kind": str,
+        **dict.fromkeys(("bars", "p_done"), float),
+        **dict.fromkeys(("action", "reason"), str),
+        **dict.fromkeys(("result", "result_long", "result_short"), float),
+    },
 }
 COMPRESSED = frozenset({"streams", "forming", "peers", "substitutions", "cells"})  # in a journal
 KEYS: Mapping[str, tuple[str, ...]] = {  # what is stored once, in the order of an answer
@@ -74,9 +89,18 @@ KEYS: Mapping[str, tuple[str, ...]] = {  # what is stored once, in the order of 
     "predictions": ("event_ns", "symbol", "model", "timeframe", "level", "run"),
     "packages": ("event_ns", "symbol", "run"),
     "rows": ("symbol", "stream", "ts_ns", "run"),
+    "outcomes": ("event_ns", "symbol", "model", "timeframe", "level", "version", "run"),
+}
+# What numbers the rows of a table in a journal, and so its ranges in the batches.
+SERIES: Mapping[str, str] = {
+    "inferences": "decision",
+    "predictions": "decision",
+    "packages": "decision",
+    "rows": "row",
+    "outcomes": "outcome",
 }
 
-# What is the same for all models of a decision is kept once; the four tables are views.
+# What is the same for all models of a decision is kept once; the tables are views.
 # A column without a type keeps -0.0, which REAL would turn into 0.0.
 JOURNAL_SQL = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -141,4 +165,21 @@ CREATE VIEW rows AS SELECT
   number, number AS position, run.*, symbol, stream, ts_ns, event_ns, flags, cells, cells_layout
   FROM run, closed_rows;
 """
-NUM_VALUES = {"decisions": 29, "outputs": 12, "forecasts": 12, "closed_rows": 7}
+# A journal made before outcomes were kept gets these when its writer opens it.
+OUTCOMES_SQL = """
+CREATE TABLE settled (
+  number INTEGER PRIMARY KEY, inference_id BLOB NOT NULL,
+  symbol TEXT NOT NULL, model TEXT NOT NULL,
+  event_ns INTEGER NOT NULL, known_ns INTEGER NOT NULL, timeframe TEXT NOT NULL,
+  level INTEGER NOT NULL, version INTEGER NOT NULL, unit, ended_ns INTEGER NOT NULL,
+  price, move, hit, kind TEXT NOT NULL, bars, p_done,
+  action TEXT NOT NULL, reason TEXT NOT NULL, result, result_long, result_short,
+  UNIQUE (inference_id, timeframe, level, version));
+CREATE TABLE outcome_batches (number INTEGER PRIMARY KEY, to_outcome INTEGER NOT NULL);
+CREATE VIEW outcomes AS SELECT
+  number, number AS position, lower(hex(inference_id)) AS inference_id, run.*, symbol, model,
+  event_ns, known_ns, timeframe, level, version, unit, ended_ns, price, move, hit, kind,
+  bars, p_done, action, reason, result, result_long, result_short
+  FROM run, settled;
+"""
+NUM_VALUES = {"decisions": 29, "outputs": 12, "forecasts": 12, "closed_rows": 7, "settled": 21}

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable
+from decimal import Decimal as D
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,9 @@ import pandas as pd
 import pytest
 
 from alphapulse.domain.market import SECOND_NS
-from tests.cluster.conftest import ALPHAPULSE, UpProcess, num_decisions
-from tests.cluster.rows import rows_of
+from alphapulse.execution.ledger_reader import LedgerReader
+from tests.cluster.conftest import ALPHAPULSE, EAGER, UpProcess, num_decisions
+from tests.cluster.rows import ledger_of, rows_of, traded
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 SYMBOLS = ("BTC/USDT", "ETH/USDT")
@@ -53,10 +55,44 @@ def test_every_inference_of_the_run_is_in_the_history_once(whole: Whole) -> None
     assert set(rows["run"]) == {whole[1]["run"]}
 
 
+def test_what_was_predicted_is_settled_once(whole: Whole) -> None:
+    outcomes = rows_of(whole[0], "outcomes")
+
+    counts = outcomes[outcomes["level"] > 0].groupby("timeframe").size()
+    assert counts["1s"] >= 500
+    assert counts["1m"] >= 1
+    assert not outcomes.duplicated(["inference_id", "timeframe", "level", "version"]).any()
+    assert whole[1]["settled"] == len(outcomes)
+    inferences = rows_of(whole[0]).set_index("id")
+    decided_ns = inferences.loc[outcomes["inference_id"], "event_ns"].to_numpy()
+    assert (outcomes["event_ns"].to_numpy() == decided_ns).all()
+    assert (outcomes["known_ns"] > outcomes["event_ns"]).all()
+    assert whole[1]["examples"] == outcomes[outcomes["level"] > 0]["inference_id"].nunique()
+
+
+def test_eager_run_trades_is_stopped_out_and_balances_to_the_last_digit(whole: Whole) -> None:
+    rows, summary = traded(ledger_of(whole[0])), whole[1]
+
+    assert len(rows["fills"]) == summary["fills"] >= 20
+    assert sum(order["purpose"] == "stop" for order in rows["orders"]) >= 1
+    assert {order["state"] for order in rows["orders"]} == {"filled"}
+    inferences = set(rows_of(whole[0])["id"])
+    assert {order["inference_id"] for order in rows["orders"]} <= inferences
+    assert all(order["is_stored"] for order in rows["orders"])
+    paid = [D(f["quantity"]) * D(f["price"]) for f in rows["fills"]]
+    fees = [D(f["fee"]) for f in rows["fills"]]
+    last = rows["steps"][-1]
+    before = [i for i, f in enumerate(rows["fills"]) if f["event_ns"] <= last["event_ns"]]
+    cash = D("10000") - sum(paid[i] + fees[i] for i in before)
+    assert D(last["cash"]) == cash
+    assert D(summary["pnl"]["fees"]) == sum(fees)
+    assert D(summary["pnl"]["net"]) == D(summary["pnl"]["gross"]) - sum(fees)
+
+
 def test_second_up_on_an_ended_recording_has_nothing_left_to_replay(
     whole: Whole, start_up: Start
 ) -> None:
-    code, summary, err = start_up(whole[0], "--speed", "max").end()
+    code, summary, err = start_up(whole[0], "--speed", "max", settings=EAGER).end()
 
     assert code == 0
     assert "nothing left to replay" in err
@@ -86,7 +122,10 @@ def test_backtest_gives_the_same_rows_as_up(
 ) -> None:
     out = tmp_path / "rows.jsonl"
     command = [ALPHAPULSE, "backtest", "--recording", str(recordings), "--json", "--out", str(out)]
-    subprocess.run([*command, "--home", str(new_home("backtest"))], check=True, capture_output=True)
+    command += ["--home", str(new_home("backtest"))]
+    environ = {**os.environ, **EAGER}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environ)
+    answer = json.loads(done.stdout)
 
     replayed = pd.DataFrame(json.loads(line) for line in out.read_text().splitlines())
     stored = rows_of(whole[0])
@@ -100,34 +139,40 @@ def test_backtest_gives_the_same_rows_as_up(
         check_dtype=False,
         check_exact=True,
     )
+    assert traded(LedgerReader(Path(answer["ledger"]))) == traded(ledger_of(whole[0]))
+    assert answer["pnl"] == whole[1]["pnl"]
 
 
 def test_interrupted_killed_and_wounded_run_equals_an_uninterrupted_one(
     whole: Whole, new_home: NewHome, start_up: Start
 ) -> None:
     home = new_home("interrupted")
-    first = start_up(home, "--speed", "20")
+    first = start_up(home, "--speed", "20", settings=EAGER)
     first.wait_until(lambda trader: num_decisions(trader) >= 100)
     code, summary, err = first.interrupt()
     assert (code, summary["errors"]) == (0, 0), err
     assert 100 <= num_decisions(summary) < 1200
 
-    second = start_up(home, "--speed", "20")
+    second = start_up(home, "--speed", "20", settings=EAGER)
     second.wait_until(lambda trader: num_decisions(trader) >= 100)
     second.kill_everything()
 
-    third = start_up(home, "--speed", "20")
+    third = start_up(home, "--speed", "20", settings=EAGER)
     third.wait_until(lambda trader: num_decisions(trader) >= 20)
     pids = {row["name"]: row["pid"] for row in third.get("processes").json()}
     os.kill(pids["rl"], 9)
     acknowledged = set(rows_of(home)["id"])
     os.kill(pids["inference_history"], 9)
     assert acknowledged <= set(rows_of(home)["id"])
+    third.wait_until(lambda trader: num_decisions(trader) >= 60)
+    for wounded in ("trader", "feedback", "market_data"):
+        os.kill(pids[wounded], 9)
     code, _, err = third.end()
     assert code == 0, err
 
-    for table in ("inferences", "predictions"):
+    for table in ("inferences", "predictions", "outcomes"):
         pd.testing.assert_frame_equal(rows_of(home, table), rows_of(whole[0], table))
+    assert traded(ledger_of(home)) == traded(ledger_of(whole[0]))
 
 
 def test_killed_replica_leaves_the_others_and_comes_back(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,19 +21,29 @@ import pyarrow.parquet as pq
 import pytest
 
 from alphapulse.config import Market, Settings
+from alphapulse.dashboard.panels.account import AccountPanel, EquityPanel, OrdersPanel, RiskPanel
+from alphapulse.dashboard.panels.decisions import DecisionsPanel
+from alphapulse.dashboard.panels.learning import AccuracyPanel, TrainingPanel
+from alphapulse.dashboard.panels.market import BookPanel, CandlesPanel
+from alphapulse.dashboard.panels.status import AlertsPanel, ErrorsPanel, PricesPanel, StatusPanel
+from alphapulse.dashboard.panels.steering import HaltPanel, ProcessesPanel, ThresholdsPanel
 from alphapulse.data.history import read_candles
 from alphapulse.data.live import Live
 from alphapulse.data.tape import Tape
 from alphapulse.domain.inference import DecisionRecord, Example, Prediction
+from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import SECOND_NS, Instrument, Timeframe
+from alphapulse.domain.trading import Quote
+from alphapulse.execution.paper import PaperExecutor
 from alphapulse.interfaces import DataProvider, InferenceStore, Model
 from alphapulse.models.cnn import CNN
 from alphapulse.models.moe import Orchestrator
 from alphapulse.models.rl import RL
+from alphapulse.risk.rules import EntryNeedsStop, MaxDrawdown, MaxPosition, NoShort, StopLoss
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
 from tests.contracts.inputs import an_input
-from tests.unit.storage.records import RUN, record
+from tests.unit.storage.records import RUN, outcome, record
 
 MS = 1_000_000
 
@@ -64,13 +75,18 @@ class ProviderSubject:
 
 @dataclass(frozen=True)
 class StoreSubject:
-    """A store under test: `open` opens the same place again, `close` lets go of it."""
+    """A store under test: `open` opens the same place again, `close` lets go of it.
+
+    `outcomes` answer what is in `records`; the foreign ones are of another run.
+    """
 
     kind: type[InferenceStore]
     open: Callable[[], InferenceStore]
     close: Callable[[InferenceStore], None]
     records: Sequence[DecisionRecord]
     foreign: DecisionRecord
+    outcomes: Sequence[Outcome]
+    foreign_outcome: Outcome
 
 
 def factory_of(kind: type) -> Callable[[pytest.FixtureRequest], Any]:
@@ -196,7 +212,21 @@ def _history(request: pytest.FixtureRequest) -> StoreSubject:
         store.close()
 
     records = [record(second, run=run.id) for second in range(4)]
-    return StoreSubject(InferenceHistory, reopen, close, records, foreign=record(9, run=RUN))
+    outcomes = [outcome(s, tf, run=run.id) for s in range(4) for tf in ("1s", "1m")]
+    return StoreSubject(
+        InferenceHistory, reopen, close, records, record(9, run=RUN), outcomes, outcome(9, run=RUN)
+    )
+
+
+def _paper_executor(request: pytest.FixtureRequest) -> PaperExecutor:
+    settings = Settings()
+    bids_L2 = np.array([[2_599.99, 0.3], [2_599.98, 5.0]])
+    asks_L2 = np.array([[2_600.01, 0.3], [2_600.02, 5.0]])
+
+    async def quote(symbol: str, event_ns: int) -> Quote | None:
+        return Quote(symbol, event_ns, "book", 2_600.0, bids_L2, asks_L2)
+
+    return PaperExecutor(quote, rules=settings.venue_rules, trading=settings.trading)
 
 
 FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
@@ -206,4 +236,26 @@ FACTORIES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
     "Tape": _tape,
     "Live": _live,
     "InferenceHistory": _history,
+    "PaperExecutor": _paper_executor,
+    "StopLoss": lambda request: StopLoss(),
+    "EntryNeedsStop": lambda request: EntryNeedsStop(),
+    "MaxPosition": lambda request: MaxPosition(Decimal("0.25")),
+    "MaxDrawdown": lambda request: MaxDrawdown(Decimal("0.1")),
+    "NoShort": lambda request: NoShort(frozenset()),
+    "AccountPanel": lambda request: AccountPanel(),
+    "EquityPanel": lambda request: EquityPanel(),
+    "OrdersPanel": lambda request: OrdersPanel(),
+    "RiskPanel": lambda request: RiskPanel(),
+    "DecisionsPanel": lambda request: DecisionsPanel(),
+    "AccuracyPanel": lambda request: AccuracyPanel(),
+    "TrainingPanel": lambda request: TrainingPanel(),
+    "BookPanel": lambda request: BookPanel(),
+    "AlertsPanel": lambda request: AlertsPanel(),
+    "ErrorsPanel": lambda request: ErrorsPanel(),
+    "PricesPanel": lambda request: PricesPanel(),
+    "StatusPanel": lambda request: StatusPanel(),
+    "HaltPanel": lambda request: HaltPanel(),
+    "ProcessesPanel": lambda request: ProcessesPanel(),
+    "CandlesPanel": lambda request: CandlesPanel({}),
+    "ThresholdsPanel": lambda request: ThresholdsPanel({}),
 }

@@ -15,7 +15,7 @@ from alphapulse.interfaces import Executor
 from tests.contracts.factories import factory_of
 from tests.contracts.finding import assert_documented, implementations
 
-EXPECTED: set[str] = set()  # the first executor comes with paper trading
+EXPECTED = {"PaperExecutor"}
 
 BUY = Order("ETH/USDT", 5, Decimal("0.5"), "0" * 32)
 SELL = replace(BUY, event_ns=6, quantity=Decimal("-0.2"), inference_id="1" * 32)
@@ -61,6 +61,12 @@ def check_fills_are_of_the_order(executor: Executor) -> None:
     assert all(fill.price > 0 for fill in fills)
 
 
+def check_fills_name_their_order(executor: Executor) -> None:
+    fills = submit(executor, BUY)
+
+    assert {fill.order_id for fill in fills} == {BUY.id}, "a fill that belongs to no order"
+
+
 def check_money_is_decimal(executor: Executor) -> None:
     values = [v for f in submit(executor, BUY) for v in (f.quantity, f.price, f.fee)]
 
@@ -102,9 +108,20 @@ class ExampleExecutor(Executor):
         if (order.inference_id, order.event_ns) in self.sent:
             return []
         self.sent.add((order.inference_id, order.event_ns))
-        fill = Fill(order.symbol, order.event_ns, order.quantity, self.price, Decimal("0.1"))
+        fill = Fill(
+            symbol=order.symbol,
+            event_ns=order.event_ns,
+            quantity=order.quantity,
+            price=self.price,
+            fee=Decimal("0.1"),
+            order_id=self.name_of(order),
+        )
         self.fills.append(fill)
         return [fill]
+
+    def name_of(self, order: Order) -> str:
+        """Return what its fills say they belong to."""
+        return order.id
 
     async def positions(self) -> Sequence[Position]:
         """Add up the fills."""
@@ -128,6 +145,14 @@ class Generous(ExampleExecutor):
     async def submit(self, approved: Approved) -> Sequence[Fill]:
         """Fill the order three times over."""
         return 3 * list(await super().submit(approved))
+
+
+class Anonymous(ExampleExecutor):
+    """Breaks the promise: its fills belong to no order."""
+
+    def name_of(self, order: Order) -> str:
+        """Return nothing."""
+        return ""
 
 
 class Floating(ExampleExecutor):
@@ -163,6 +188,7 @@ BROKEN: list[tuple[Check, type[ExampleExecutor]]] = [
     (check_docstrings, Undocumented),
     (check_only_approved_orders_are_taken, Lax),
     (check_fills_are_of_the_order, Generous),
+    (check_fills_name_their_order, Anonymous),
     (check_money_is_decimal, Floating),
     (check_positions_are_the_sum_of_fills, Generous),
     (check_closed_position_is_gone, Hoarding),

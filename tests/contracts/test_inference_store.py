@@ -15,10 +15,11 @@ import pytest
 
 from alphapulse.domain.errors import StoreError, Unavailable
 from alphapulse.domain.inference import DecisionRecord, inference_id
+from alphapulse.domain.learning import Outcome
 from alphapulse.interfaces import InferenceStore, Query
 from tests.contracts.factories import StoreSubject, factory_of
 from tests.contracts.finding import assert_documented, implementations
-from tests.unit.storage.records import RUN, record
+from tests.unit.storage.records import RUN, outcome, record
 
 EXPECTED = {"InferenceHistory"}
 
@@ -121,6 +122,52 @@ def check_batch_is_whole_or_not_there(subject: StoreSubject) -> None:
     assert new == len(subject.records)
 
 
+def check_settle_twice_is_settle_once(subject: StoreSubject) -> None:
+    with opened(subject) as store:
+        run(store.append(subject.records))
+        new = [run(store.settle(subject.outcomes)) for _ in range(2)]
+    with opened(subject) as store:
+        rows = find(store, table="outcomes")
+        again = run(store.settle(subject.outcomes))
+
+    assert (new, again) == ([len(subject.outcomes), 0], 0)
+    keys = list(
+        zip(rows["event_ns"], rows["symbol"], rows["model"], rows["timeframe"], strict=True)
+    )
+    assert keys == sorted((o.event_ns, o.symbol, o.model, o.timeframe) for o in subject.outcomes)
+    assert set(rows["inference_id"]) <= ids_of(subject.records)
+
+
+def check_outcomes_are_found_as_asked_for(subject: StoreSubject) -> None:
+    second = subject.records[1].decision
+    asked = {"table": "outcomes", "timeframe": "1m", "symbol": second.symbol}
+    with opened(subject) as store:
+        run(store.settle(subject.outcomes))
+        before = find(store, **asked, to_ns=second.event_ns)
+        newest = find(store, **asked, model="cnn", limit=2)
+        elsewhere = find(store, **(asked | {"model": "rl"}))
+
+    minutes = sorted(o.event_ns for o in subject.outcomes if o.timeframe == "1m")
+    assert list(before["event_ns"]) == [ns for ns in minutes if ns < second.event_ns]
+    assert list(newest["event_ns"]) == minutes[-2:]
+    assert len(elsewhere) == 0
+
+
+def check_half_settled_is_not_settled(subject: StoreSubject) -> None:
+    with opened(subject) as store:
+        error = None
+        try:
+            run(store.settle([*subject.outcomes, subject.foreign_outcome]))
+        except StoreError as raised:
+            error = raised
+        left = find(store, table="outcomes")
+        new = run(store.settle(subject.outcomes))
+
+    assert error is not None, "an outcome of another run was taken"
+    assert len(left) == 0, "half of a refused call is there"
+    assert new == len(subject.outcomes)
+
+
 def check_asking_for_nothing_changes_nothing(subject: StoreSubject) -> None:
     with opened(subject) as store:
         run(store.append(subject.records))
@@ -160,9 +207,26 @@ class ExampleStore(InferenceStore):
         self.keep(kept)
         return len(kept) - before
 
-    async def settle(self, outcomes: Sequence[Any]) -> int:
-        """Say that there are no outcomes here."""
-        raise Unavailable("example: outcomes are not kept here")
+    def settled(self) -> dict[tuple[Any, ...], Outcome]:
+        """Return every outcome by what it answers."""
+        path = self.path.with_suffix(".outcomes")
+        found: dict[tuple[Any, ...], Outcome] = {}
+        return pickle.loads(path.read_bytes()) if path.exists() else found
+
+    def keep_settled(self, settled: dict[tuple[Any, ...], Outcome]) -> None:
+        """Replace the file of outcomes."""
+        self.path.with_suffix(".outcomes").write_bytes(pickle.dumps(settled))
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> int:
+        """Keep the outcomes that are new."""
+        if len({o.run for o in outcomes}) > 1:
+            raise StoreError("example: expected outcomes of one run, was two; settle them apart")
+        settled = self.settled()
+        before = len(settled)
+        for o in outcomes:
+            settled.setdefault((o.inference_id, o.timeframe, o.level, o.version), o)
+        self.keep_settled(settled)
+        return len(settled) - before
 
     async def prune(self, *, before_ns: int) -> int:
         """Remove what is older."""
@@ -173,6 +237,9 @@ class ExampleStore(InferenceStore):
 
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """Return the rows of a table, unordered and unfiltered."""
+        if query.table == "outcomes":
+            names = ("inference_id", "symbol", "model", "event_ns", "timeframe")
+            return [{name: getattr(o, name) for name in names} for o in self.settled().values()]
         rows = []
         for r in self.kept().values():
             for p in r.decision.predictions:
@@ -192,7 +259,8 @@ class ExampleStore(InferenceStore):
         rows = [
             row
             for row in sorted(
-                self.rows(query), key=lambda r: (r["event_ns"], r["symbol"], r["model"])
+                self.rows(query),
+                key=lambda r: (r["event_ns"], r["symbol"], r["model"], r.get("timeframe", "")),
             )
             if (query.symbol or row["symbol"]) == row["symbol"]
             and (query.model or row["model"]) == row["model"]
@@ -200,7 +268,7 @@ class ExampleStore(InferenceStore):
             and (query.from_ns is None or row["event_ns"] >= query.from_ns)
             and (query.to_ns is None or row["event_ns"] < query.to_ns)
         ]
-        columns = ["event_ns", "symbol", "model", "id", "timeframe", "pivot_ns"]
+        columns = ["event_ns", "symbol", "model", "id", "inference_id", "timeframe", "pivot_ns"]
         return pd.DataFrame(rows[-query.limit :] if query.limit else rows, columns=columns)
 
 
@@ -211,6 +279,11 @@ class Doubling(ExampleStore):
         """Keep them, and claim all."""
         await super().append(records)
         return len(records)
+
+    async def settle(self, outcomes: Sequence[Outcome]) -> int:
+        """Keep them, and claim all."""
+        await super().settle(outcomes)
+        return len(outcomes)
 
 
 class Forgetful(ExampleStore):
@@ -252,6 +325,13 @@ class Hasty(ExampleStore):
             raise StoreError("hasty: a foreign record; the others are kept")
         return new
 
+    async def settle(self, outcomes: Sequence[Outcome]) -> int:
+        """Keep the outcomes in front of the foreign one."""
+        new = sum([await super(Hasty, self).settle([o]) for o in outcomes if o.run != RUN])
+        if any(o.run == RUN for o in outcomes):
+            raise StoreError("hasty: a foreign outcome; the others are kept")
+        return new
+
 
 class Undocumented(ExampleStore):
     __doc__ = None
@@ -265,14 +345,24 @@ BROKEN = [
     (check_answer_is_in_order, Disorderly),
     (check_query_finds_what_was_asked_for, Disorderly),
     (check_batch_is_whole_or_not_there, Hasty),
+    (check_settle_twice_is_settle_once, Doubling),
+    (check_outcomes_are_found_as_asked_for, Disorderly),
+    (check_half_settled_is_not_settled, Hasty),
     (check_asking_for_nothing_changes_nothing, Forgetful),
 ]
 
 
 def example(kind: type[ExampleStore], path: Path) -> StoreSubject:
     records = [record(second, run="example-run") for second in range(4)]
+    outcomes = [outcome(s, tf, run="example-run") for s in range(4) for tf in ("1s", "1m")]
     return StoreSubject(
-        kind, partial(kind, path / "store"), lambda store: None, records, record(9, run=RUN)
+        kind,
+        partial(kind, path / "store"),
+        lambda store: None,
+        records,
+        record(9, run=RUN),
+        outcomes,
+        outcome(9, run=RUN),
     )
 
 

@@ -13,7 +13,11 @@ from alphapulse.interfaces import Panel
 from tests.contracts.factories import factory_of
 from tests.contracts.finding import assert_documented, implementations
 
-EXPECTED: set[str] = set()  # the first panels come with the monitor
+EXPECTED = {
+    "AccountPanel", "AccuracyPanel", "AlertsPanel", "BookPanel", "CandlesPanel", "DecisionsPanel",
+    "EquityPanel", "ErrorsPanel", "HaltPanel", "OrdersPanel", "PricesPanel", "ProcessesPanel",
+    "RiskPanel", "StatusPanel", "ThresholdsPanel", "TrainingPanel",
+}  # fmt: skip
 
 EMPTY = Snapshot(None, {})
 FULL = Snapshot(

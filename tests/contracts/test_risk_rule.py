@@ -15,17 +15,27 @@ from alphapulse.interfaces import RiskRule
 from tests.contracts.factories import factory_of
 from tests.contracts.finding import assert_documented, implementations
 
-EXPECTED: set[str] = set()  # the first rules come with the gate
+EXPECTED = {"EntryNeedsStop", "MaxDrawdown", "MaxPosition", "NoShort", "StopLoss"}
 
 PRICES = {"ETH/USDT": Decimal(2_600), "BTC/USDT": Decimal(61_000)}
 HELD = Position("ETH/USDT", Decimal(1), Decimal(2_500), entry_ns=1)
+STOPPED = replace(HELD, inference_id="2" * 32, stop_price=Decimal(2_600))
+SHORT = Position("BTC/USDT", Decimal(-1), Decimal(60_000), 1, "3" * 32, Decimal(61_000))
 ORDER = Order("ETH/USDT", 5, Decimal("0.5"), "0" * 32)
 ACCOUNTS = (
     Account(5, Decimal(10_000), (), PRICES),
     Account(5, Decimal(10_000), (HELD,), PRICES),
     Account(5, Decimal(0), (HELD,), {**PRICES, "ETH/USDT": Decimal(1)}),
+    Account(5, Decimal(100_000), (SHORT, STOPPED), PRICES),
+    Account(5, Decimal(100_000), (SHORT, STOPPED), PRICES, Decimal(90_000), is_halted=True),
 )
-ORDERS = tuple(replace(ORDER, quantity=Decimal(q)) for q in ("0.5", "-0.5", "1000", "-1000"))
+QUANTITIES = ("0.5", "-0.5", "1000", "-1000")
+ORDERS = tuple(
+    replace(ORDER, quantity=Decimal(q), symbol=symbol, stop_price=stop)
+    for q in QUANTITIES
+    for symbol in PRICES
+    for stop in (None, Decimal(2_500))
+)
 CASES = [(order, account) for order in ORDERS for account in ACCOUNTS]
 
 
@@ -69,6 +79,15 @@ def check_exits_only_close_what_is_open(rule: RiskRule) -> None:
             assert abs(order.quantity) <= abs(open_quantity), "an exit must not turn a position"
 
 
+def check_what_only_reduces_is_approved(rule: RiskRule) -> None:
+    for account in ACCOUNTS:
+        for held in account.positions:
+            for share in (Decimal(1), Decimal("0.5")):
+                order = replace(ORDER, symbol=held.symbol, quantity=-held.quantity * share)
+
+                assert rule.review(order, account) == Approved(order), "a way out was barred"
+
+
 class ExampleRule(RiskRule):
     """The smallest rule that keeps the promise: one unit an order, out at half the entry."""
 
@@ -102,9 +121,9 @@ class Moody(ExampleRule):
         self.count = 0
 
     def review(self, order: Order, account: Account) -> Approved | Refused:
-        """Approve one order in five."""
+        """Approve one order in seven; the number of cases is no multiple of it."""
         self.count += 1
-        return Approved(order) if self.count % 5 == 0 else Refused(order, "not this time")
+        return Approved(order) if self.count % 7 == 0 else Refused(order, "not this time")
 
 
 class Doubling(ExampleRule):
@@ -113,6 +132,14 @@ class Doubling(ExampleRule):
     def exits(self, account: Account) -> Sequence[Order]:
         """Sell twice what is held."""
         return [replace(o, quantity=2 * o.quantity) for o in super().exits(account)]
+
+
+class Barring(ExampleRule):
+    """Breaks the promise: lets nobody out."""
+
+    def review(self, order: Order, account: Account) -> Approved | Refused:
+        """Refuse to sell."""
+        return Refused(order, "no sales today") if order.quantity < 0 else Approved(order)
 
 
 class Undocumented(ExampleRule):
@@ -127,6 +154,7 @@ BROKEN: list[tuple[Check, type[ExampleRule]]] = [
     (check_same_order_same_verdict, Moody),
     (check_nothing_is_changed, Moody),
     (check_exits_only_close_what_is_open, Doubling),
+    (check_what_only_reduces_is_approved, Barring),
 ]
 
 

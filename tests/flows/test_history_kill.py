@@ -43,7 +43,7 @@ from pathlib import Path
 from alphapulse.config import Storage
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
-from tests.unit.storage.records import record
+from tests.unit.storage.records import outcome, record
 folder, first = Path(sys.argv[1]), int(sys.argv[3])
 run = Run.read(folder)
 history = InferenceHistory(Home(folder.parents[1]), run=run, settings=Storage())
@@ -55,6 +55,7 @@ async def main():
     flushing = asyncio.create_task(flush())
     for second in range(max(0, first - 3), 10**9):
         await history.append([record(second, run=run.id)])
+        await history.settle([outcome(second, run=run.id)])
         print("stored", second, flush=True)
         await asyncio.sleep(0.002)
 asyncio.run(main())
@@ -146,6 +147,9 @@ def test_batches_reach_the_lake_exactly_once_through_kills_of_the_writer(run: Ru
         acknowledged |= set(write_until_killed(HISTORY_WRITER, run, first=first, moment=moment))
         reader = HistoryReader(runs=run.path.parent, lake_uri=lake_uri)
         assert_whole_and_once(reader, acknowledged, run)
+        answered = [row["event_ns"] for row in reader.find("outcomes", "TRUE", []).to_pylist()]
+        assert {instant(second) for second in acknowledged} <= set(answered)
+        assert len(answered) == len(set(answered))
         reader.close()
 
     journal = JournalReader(run.journal_path)
@@ -160,7 +164,8 @@ def assert_lake_alone_is_whole_and_once(run: Run, lake_uri: str, journal: Journa
     asyncio.run(history.flush())
     history.close()
     counts = journal.counts()
-    sizes = {table: len(journal.select(table)) for table in ("predictions", "packages", "rows")}
+    tables = ("predictions", "packages", "rows", "outcomes")
+    sizes = {table: len(journal.select(table)) for table in tables}
     for table, size in (sizes | {"inferences": counts["inferences"]}).items():
         stored, _ = Lake(lake_uri).read(table, writers=[])
         assert stored is not None

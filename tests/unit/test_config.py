@@ -105,21 +105,44 @@ def test_refused_setting_ends_the_command_line_with_2() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "changes"),
+    ("key", "value", "decisions", "first_training"),
     [
-        ("MARKET__EXCHANGE", "kraken", True),
-        ("FEED__GAP_S", "6", True),
-        ("DECISION__EXIT_THRESHOLD", "0.4", True),
-        ("TRAINING__SEED", "8", True),
-        ("SERVER__HTTP_PORT", "9000", False),
-        ("STORAGE__FLUSH_S", "1", False),
-        ("RAY__NUM_CPUS", "2", False),
+        ("MARKET__EXCHANGE", "kraken", True, True),
+        ("FEED__GAP_S", "6", True, True),
+        ("TRAINING__SEED", "8", True, True),
+        ("DECISION__EXIT_THRESHOLD", "0.4", True, False),
+        ("TRADING__ALLOW_SHORT", "true", True, False),
+        ("RISK__STOP_R", "2", True, False),
+        ("LEARNING__PROMOTE_AT", "30", True, False),
+        ("SERVER__HTTP_PORT", "9000", False, False),
+        ("STORAGE__FLUSH_S", "1", False, False),
+        ("RAY__NUM_CPUS", "2", False, False),
     ],
 )
-def test_hash_changes_with_what_can_change_a_decision(key: str, value: str, changes: bool) -> None:
+def test_hashes_change_with_what_can_change_a_decision_or_the_first_training(
+    key: str, value: str, decisions: bool, first_training: bool
+) -> None:
     changed = load_settings(environ={f"ALPHAPULSE__{key}": value})
 
-    assert (changed.hash != Settings().hash) is changes
+    assert (changed.hash != Settings().hash) is decisions
+    assert (changed.training_hash != Settings().training_hash) is first_training
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("TRADING__ALLOW_SHORT", "yes", "trading.allow_short: expected true or false, was 'yes'"),
+        ("TRADING__LATENCY_MS", "1000", "trading.latency_ms: expected 0 to 999, was 1000"),
+        ("TRADING__QUANTITY_STEPS", "0.1", "expected one a symbol (2), was 1"),
+        ("RISK__STOP_R", "0", "risk.stop_r: expected above 0, was 0.0"),
+        ("RISK__MAX_DRAWDOWN_PCT", "101", "expected above 0, at most 100, was 101.0"),
+        ("RISK__MAX_DRAWDOWN_PCT", "nan", "expected above 0, at most 100, was nan"),
+        ("LEARNING__HELD_OUT_SHARE", "1", "expected between 0 and 1, was 1.0"),
+    ],
+)
+def test_money_and_risk_out_of_range_are_refused(key: str, value: str, sentence: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(sentence)):
+        load_settings(environ={f"ALPHAPULSE__{key}": value})
 
 
 def test_plain_values_are_json() -> None:

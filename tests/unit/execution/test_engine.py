@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -18,7 +18,7 @@ from alphapulse.domain.inference import (
     Thresholds,
     trace_id,
 )
-from alphapulse.execution.engine import Decide, Engine
+from alphapulse.execution.engine import Act, Decide, Engine
 from alphapulse.execution.recorder import Recorder
 from tests.unit.execution.points import BTC, ETH, RUN, Store, a_decision, a_point, instant
 
@@ -31,10 +31,24 @@ async def hold(input: ModelInput, thresholds: Thresholds) -> Decision:
     return a_decision(input, thresholds)
 
 
+class Acted:
+    """Remember what was acted on: instant, symbols decided, whether their records are durable."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[int, list[str], bool]] = []
+
+    async def __call__(
+        self, point: DecisionPoint, decisions: Sequence[Decision], stored: bool
+    ) -> None:
+        assert {d.event_ns for d in decisions} <= {point.event_ns}
+        self.points.append((point.event_ns, [d.symbol for d in decisions], stored))
+
+
 def an_engine(
     store: Store,
     *,
     decide: Decide = hold,
+    act: Act | None = None,
     run: str = RUN,
     thresholds: Thresholds | None = None,
     durable_until: Mapping[str, int] | None = None,
@@ -44,6 +58,7 @@ def an_engine(
         config_hash=HASH,
         decide=decide,
         recorder=Recorder(store.append, timeout_s=5, max_pending=10),
+        act=act or Acted(),
         thresholds=thresholds or Thresholds(),
         durable_until=durable_until,
     )
@@ -71,6 +86,24 @@ def test_complete_inputs_are_decided_and_recorded_together() -> None:
     assert made == [by(ETH) + by(BTC)]
     assert [[r.decision.symbol for r in append] for append in store.appends] == [[ETH, BTC]]
     assert {s: d.event_ns for s, d in engine.latest.items()} == {ETH: instant(1), BTC: instant(1)}
+
+
+def test_every_point_is_acted_on_once_also_where_nothing_was_decided() -> None:
+    acted = Acted()
+    store = Store()
+    engine = an_engine(store, act=acted)
+
+    walk(engine, a_point(1), a_point(1), a_point(2, incomplete=[ETH, BTC]))
+
+    assert acted.points == [(instant(1), [ETH, BTC], True), (instant(2), [], True)]
+
+
+def test_act_is_told_that_a_decision_is_not_stored() -> None:
+    acted = Acted()
+
+    walk(an_engine(Store(failing=True), act=acted), a_point(1))
+
+    assert acted.points == [(instant(1), [ETH, BTC], False)]
 
 
 def test_record_says_where_its_decision_comes_from() -> None:

@@ -16,8 +16,10 @@ from alphapulse.domain.inference import (
     StoredRow,
     StreamRef,
     Thresholds,
+    inference_id,
     trace_id,
 )
+from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import SECOND_NS, Timeframe
 from alphapulse.features.rows import BOOK_COLUMNS, COLUMNS
 
@@ -76,6 +78,31 @@ def row(symbol: str, stream: str, *, ts_ns: int) -> StoredRow:
     cells = np.arange(len(names)) * 0.1 + ts_ns / SECOND_NS
     cells[-1] = np.nan
     return StoredRow(symbol, stream, ts_ns, 0 if stream == "book" else 1, cells)
+
+
+def outcome(
+    second: int, timeframe: str = "1s", *, symbol: str = SYMBOLS[0], run: str = RUN
+) -> Outcome:
+    """Return the answer to the cnn's forecast of a timeframe at an instant."""
+    event_ns = instant(second)
+    return Outcome(
+        inference_id=inference_id(run=run, symbol=symbol, event_ns=event_ns, model="cnn"),
+        run=run,
+        symbol=symbol,
+        model="cnn",
+        event_ns=event_ns,
+        known_ns=event_ns + 9 * SECOND_NS,
+        timeframe=timeframe,
+        level=2,
+        unit=5e-324,
+        ended_ns=event_ns + SECOND_NS,
+        price=0.1,
+        move=-0.0,
+        hit=1.0,
+        kind="H",
+        bars=1 / 3,
+        p_done=0.0,
+    )
 
 
 def record(second: int, *, symbol: str = SYMBOLS[0], run: str = RUN) -> DecisionRecord:

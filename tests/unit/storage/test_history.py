@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
 import shutil
 import subprocess
@@ -16,10 +17,12 @@ import pytest
 from alphapulse.config import Settings, Storage
 from alphapulse.domain.errors import ConfigError, StoreError, Unavailable
 from alphapulse.domain.inference import inference_id
+from alphapulse.domain.learning import Cursor, Outcome
 from alphapulse.interfaces import Query
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
-from tests.unit.storage.records import SYMBOLS, instant, record
+from tests.unit.storage.old_journal import make_old_journal
+from tests.unit.storage.records import SYMBOLS, instant, outcome, record
 
 READER = """
 import asyncio, json, sys
@@ -66,6 +69,7 @@ def fill(history: InferenceHistory, run: Run, *, flushed: int, unflushed: int) -
     for second in range(flushed + unflushed):
         records = [record(second, symbol=symbol, run=run.id) for symbol in SYMBOLS]
         asyncio.run(history.append(records))
+        asyncio.run(history.settle([outcome(second, symbol=s, run=run.id) for s in SYMBOLS]))
         if second == flushed - 1:
             asyncio.run(history.flush())
 
@@ -98,7 +102,8 @@ def test_the_answer_is_the_same_before_and_after_a_flush(
     history: InferenceHistory, run: Run
 ) -> None:
     fill(history, run, flushed=0, unflushed=6)
-    before = {table: ask(history, Query(table=table)) for table in ("inferences", "predictions")}
+    tables = ("inferences", "predictions", "outcomes")
+    before = {table: ask(history, Query(table=table)) for table in tables}
 
     asyncio.run(history.flush())
 
@@ -208,13 +213,64 @@ def test_what_cannot_be_asked_is_told(history: InferenceHistory, home: Home) -> 
         ask(history, Query(timeframe="1m"))
     with pytest.raises(StoreError, match=r"not in .*list ids with"):
         asyncio.run(history.rebuild("00" * 16))
-    with pytest.raises(StoreError, match="was opened for reading"):
-        asyncio.run(InferenceHistory(home, settings=Storage()).append([]))
+    reading = InferenceHistory(home, settings=Storage())
+    for call in (reading.append([]), reading.settle([]), reading.follow(Cursor(), 1)):
+        with pytest.raises(StoreError, match="was opened for reading"):
+            asyncio.run(call)
+
+
+def test_outcomes_are_found_in_journal_and_lake_alike(history: InferenceHistory, run: Run) -> None:
+    fill(history, run, flushed=3, unflushed=2)
+    minutes = [outcome(second, "1m", run=run.id) for second in range(5)]
+    asyncio.run(history.settle(minutes))
+    asked = Query(table="outcomes", model="cnn", symbol="ETH/USDT", timeframe="1m")
+
+    everything = ask(history, Query(table="outcomes"))
+    found = ask(history, dataclasses.replace(asked, from_ns=instant(1), limit=2))
+    asyncio.run(history.flush())
+
+    assert len(everything) == 2 * 5 + 5
+    assert found["event_ns"].tolist() == [instant(3), instant(4)]
+    pd.testing.assert_frame_equal(ask(history, Query(table="outcomes")), everything)
+    names = [field.name for field in dataclasses.fields(Outcome)]
+    stored = [Outcome(**row) for row in ask(history, asked)[names].to_dict("records")]
+    assert repr(stored) == repr(minutes)  # NaN is read as NaN
+
+
+def test_outcomes_alone_make_a_flush_due(history: InferenceHistory, home: Home, run: Run) -> None:
+    fill(history, run, flushed=2, unflushed=0)
+    before = history.counters()["unbatched_outcomes"]
+    asyncio.run(history.settle([outcome(0, "1m", run=run.id)]))
+    history.close()
+
+    impatient = InferenceHistory(home, run=run, settings=Storage(flush_s=0.0))
+
+    assert (before, impatient.flush_due()) == (0, True)
+    assert asyncio.run(impatient.flush()) == 1
+    assert not impatient.flush_due()
+    impatient.close()
+
+
+def test_a_home_from_before_outcomes_is_queried_and_settled(home: Home, run: Run) -> None:
+    records = [record(second, run=run.id) for second in range(2)]
+    make_old_journal(run.journal_path, records, run=run.id)
+    reader = InferenceHistory(home, settings=Storage())
+    unread = ask(reader, Query(table="outcomes"))
+    inferences = ask(reader, Query())
+
+    history = InferenceHistory(home, run=run, settings=Storage())
+    asyncio.run(history.flush())
+    asyncio.run(history.settle([outcome(0, run=run.id)]))
+
+    assert (len(unread), len(inferences)) == (0, 6)
+    assert len(ask(reader, Query(table="outcomes"))) == 1
+    asyncio.run(history.flush())
+    assert len(ask(reader, Query(table="outcomes"))) == 1
+    pd.testing.assert_frame_equal(ask(reader, Query()), inferences)
+    history.close()
 
 
 def test_what_is_not_built_yet_says_so(history: InferenceHistory) -> None:
-    with pytest.raises(Unavailable, match="feedback part of the history is not built yet"):
-        asyncio.run(history.settle([]))
     with pytest.raises(Unavailable, match="retention part of the history is not built yet"):
         asyncio.run(history.prune(before_ns=0))
 

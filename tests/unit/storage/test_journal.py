@@ -20,7 +20,8 @@ from alphapulse.storage.encoding import array_of, package_of
 from alphapulse.storage.journal import Journal
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.tables import COLUMNS
-from tests.unit.storage.records import RUN, SYMBOLS, instant, record
+from tests.unit.storage.old_journal import make_old_journal
+from tests.unit.storage.records import RUN, SYMBOLS, instant, outcome, record
 
 
 @pytest.fixture
@@ -251,4 +252,77 @@ def test_batches_are_ranges_that_follow_each_other(journal: Journal) -> None:
     assert (first.to_row, second.from_row, second.to_row) == (10, 10, 10)
     assert journal.name_batch(max_decisions=3) is None
     assert journal.batches(after=1) == [second]
-    assert journal.reached(1) == (3, 10)
+    assert (journal.reached(1, "packages"), journal.reached(1, "rows")) == (3, 10)
+
+
+def test_outcomes_are_kept_once_and_bit_for_bit(journal: Journal) -> None:
+    given = [outcome(0), outcome(0, "1m"), dataclasses.replace(outcome(0), version=2)]
+
+    new = [journal.settle(given[:2]), journal.settle(given), journal.settle(given)]
+
+    assert new == [2, 1, 0]
+    names = [field.name for field in dataclasses.fields(given[0])]
+    kept = rows_of(journal, "outcomes")
+    for row, whole in zip(kept, given, strict=True):
+        expected = {name: getattr(whole, name) for name in names}
+        expected |= {name: None for name, value in expected.items() if value != value}
+        assert bits({name: row[name] for name in names}) == bits(expected)
+
+
+def test_an_outcome_of_another_run_or_inference_leaves_nothing_of_its_call(
+    journal: Journal,
+) -> None:
+    with pytest.raises(StoreError, match=f"expected outcomes of run {RUN}, was other"):
+        journal.settle([outcome(0), outcome(0, run="other")])
+    with pytest.raises(StoreError, match="settle what the history says of this run"):
+        journal.settle([outcome(0), dataclasses.replace(outcome(1), event_ns=instant(2))])
+
+    assert rows_of(journal, "outcomes") == []
+
+
+def test_predictions_of_an_older_instant_come_back(journal: Journal) -> None:
+    journal.append([record(1), record(3), record(2, symbol=SYMBOLS[1])])
+
+    found = journal.predictions_until(SYMBOLS[0], instant(2))
+
+    assert bits(found) == bits(record(1).decision.predictions)
+    assert journal.predictions_until(SYMBOLS[0], instant(0) - 1) == ()
+
+
+def test_a_journal_from_before_outcomes_is_read_as_one_without_any(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    make_old_journal(path, [record(0), record(1)])
+
+    reader = JournalReader(path)
+
+    assert bits(reader.predictions_until(SYMBOLS[0], instant(1))) == bits(
+        record(1).decision.predictions
+    )
+    assert reader.select("outcomes") == []
+    assert reader.reached(1, "outcomes") == 0
+    assert (reader.counts()["decisions"], reader.counts()["outcomes"]) == (2, 0)
+    reader.close()
+
+
+def test_a_writer_adds_outcomes_to_a_journal_from_before_while_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "journal.sqlite"
+    make_old_journal(path, [record(0), record(1)])
+    reader = JournalReader(path)
+    before = reader.select("outcomes")
+    journal = Journal(path, run=RUN)
+
+    new = journal.settle([outcome(0), outcome(1)])
+    batch = journal.name_batch(max_decisions=10)
+
+    assert (before, new, len(reader.select("outcomes"))) == ([], 2, 2)
+    assert batch is not None
+    assert [batch.span(table) for table in ("outcomes", "packages", "rows")] == [
+        (0, 2),
+        (1, 2),
+        (2, 4),
+    ]
+    assert [b.span("outcomes") for b in reader.batches()] == [(0, 0), (0, 2)]
+    assert reader.counts()["unbatched_outcomes"] == 0
+    assert journal.append([record(2)]) == 1
+    for either in (reader, journal):
+        either.close()

@@ -14,13 +14,14 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.storage.journal import Journal
 from alphapulse.storage.lake import Lake, arrow_schema, arrow_table
 from alphapulse.storage.tables import COLUMNS, KEYS
-from tests.unit.storage.records import RUN, SYMBOLS, record
+from tests.unit.storage.records import RUN, SYMBOLS, outcome, record
 
 
 @pytest.fixture
 def journal(tmp_path: Path) -> Iterator[Journal]:
     journal = Journal(tmp_path / "journal.sqlite", run=RUN)
     journal.append([record(second, symbol=symbol) for second in range(10) for symbol in SYMBOLS])
+    journal.settle([outcome(second, symbol=symbol) for second in range(10) for symbol in SYMBOLS])
     yield journal
     journal.close()
 
@@ -52,8 +53,25 @@ def test_batches_arrive_bit_for_bit_and_once(tmp_path: Path, journal: Journal) -
 
     commits = lake.take(journal, writer=journal.name())
 
-    assert commits == 8
+    assert commits == 3 * 2 + 2  # the first batch holds all rows and outcomes
     assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
+    assert_holds_all(lake, journal)
+
+
+def test_outcomes_that_come_alone_are_a_batch_of_one_table(
+    tmp_path: Path, journal: Journal
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.name_batch(max_decisions=100)
+    lake.take(journal, writer=journal.name())
+    journal.settle([outcome(second, "1m") for second in range(10)])
+    journal.name_batch(max_decisions=100)
+
+    commits = lake.take(journal, writer=journal.name())
+
+    assert commits == 1
+    assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
+    assert contents(lake, "outcomes").num_rows == 30
     assert_holds_all(lake, journal)
 
 

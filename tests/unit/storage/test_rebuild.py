@@ -22,6 +22,7 @@ from alphapulse.domain.inference import (
     inference_id,
     trace_id,
 )
+from alphapulse.domain.market import SECOND_NS
 from alphapulse.interfaces import Query
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
@@ -64,17 +65,40 @@ def records_of(point: DecisionPoint, *, run: str) -> list[DecisionRecord]:
     return made
 
 
-async def replayed(recordings: Path, history: InferenceHistory, run: Run) -> dict[str, ModelInput]:
-    """Append the first decisions of the recording, half of them flushed; return inputs by id."""
+async def one_record(recordings: Path, run: str) -> list[DecisionRecord]:
+    """Return the record of the primary symbol at the recording's first instant."""
+    settings = Settings()
+    instruments = settings.market.instruments
+    feed = MarketFeed(Tape(recordings, instruments), instruments, settings.feed)
+    await feed.open()
+    point = await feed.advance()
+    assert point is not None
+    return records_of(point, run=run)[:1]
+
+
+async def replayed(
+    recordings: Path, history: InferenceHistory, run: Run, *, has_late_row: bool = False
+) -> dict[str, ModelInput]:
+    """Append the first decisions of the recording, half of them flushed; return inputs by id.
+
+    A late row is the oldest second that the first input has a slot for; the newest decision brings
+    it, whose own slots begin later.
+    """
     settings = Settings()
     instruments = settings.market.instruments
     feed = MarketFeed(Tape(recordings, instruments), instruments, settings.feed)
     await feed.open()
     inputs: dict[str, ModelInput] = {}
+    first_ns = 0
     for number in range(NUM_POINTS):
         point = await feed.advance()
         assert point is not None
         made = records_of(point, run=run.id)
+        first_ns = point.event_ns if number == 0 else first_ns
+        if has_late_row and number == NUM_POINTS - 1:
+            row = next(row for row in point.rows if row.stream == "1s")
+            late = dataclasses.replace(row, ts_ns=first_ns - 300 * SECOND_NS)
+            made[0] = dataclasses.replace(made[0], rows=(*made[0].rows, late))
         await history.append(made)
         feed.put_outputs(output for record in made for output in record.decision.predictions)
         for symbol, input in point.inputs.items():
@@ -87,11 +111,16 @@ async def replayed(recordings: Path, history: InferenceHistory, run: Run) -> dic
 
 
 def assert_rebuilt(history: InferenceHistory, inputs: dict[str, ModelInput]) -> None:
+    together = asyncio.run(history.inputs(list(inputs)))
+    assert list(together) == list(inputs)
     for id_, input in inputs.items():
         rebuilt = asyncio.run(history.rebuild(id_))
+        assert together[id_].content_hash == rebuilt.content_hash
+        assert together[id_].price == rebuilt.price == input.price
         assert rebuilt.content_hash == input.content_hash
         for name in input.spec.shapes():
-            assert getattr(rebuilt, name).tobytes() == getattr(input, name).tobytes(), name
+            for one in (rebuilt, together[id_]):
+                assert getattr(one, name).tobytes() == getattr(input, name).tobytes(), name
 
 
 def test_recorded_inputs_are_rebuilt_from_journal_and_from_lake(
@@ -114,6 +143,28 @@ def test_recorded_inputs_are_rebuilt_from_journal_and_from_lake(
     assert_rebuilt(lake, dict(list(inputs.items())[-2:]))
 
 
+def test_a_row_that_came_after_a_decision_is_in_no_input_before_it(
+    recordings: Path, tmp_path: Path
+) -> None:
+    home, settings = Home(tmp_path), Settings()
+    start = {"source": "recording", "recording": recordings.name, "content_hash": "as recorded"}
+    run = home.open_run(**start, settings=settings, checkpoints={}, fresh=False)
+    history = InferenceHistory(home, run=run, settings=settings.storage)
+
+    inputs = asyncio.run(replayed(recordings, history, run, has_late_row=True))
+
+    assert_rebuilt(history, inputs)
+    history.close()
+
+
+def test_an_id_that_is_not_there_is_told(tmp_path: Path) -> None:
+    history = InferenceHistory(Home(tmp_path), settings=Settings().storage)
+
+    assert asyncio.run(history.inputs([])) == {}
+    with pytest.raises(StoreError, match=r"inference 00+: not in .*list ids with"):
+        asyncio.run(history.inputs(["00" * 16]))
+
+
 def test_an_input_whose_rows_were_lost_is_not_rebuilt(recordings: Path, tmp_path: Path) -> None:
     home, settings = Home(tmp_path), Settings()
     start = {"source": "recording", "recording": recordings.name, "content_hash": "as recorded"}
@@ -121,14 +172,9 @@ def test_an_input_whose_rows_were_lost_is_not_rebuilt(recordings: Path, tmp_path
     history = InferenceHistory(home, run=run, settings=settings.storage)
 
     async def append_without_rows() -> str:
-        instruments = settings.market.instruments
-        feed = MarketFeed(Tape(recordings, instruments), instruments, settings.feed)
-        await feed.open()
-        point = await feed.advance()
-        assert point is not None
-        (first, _) = records_of(point, run=run.id)
+        (first,) = await one_record(recordings, run.id)
         await history.append([dataclasses.replace(first, rows=())])
-        symbol, event_ns = first.decision.symbol, point.event_ns
+        symbol, event_ns = first.decision.symbol, first.decision.event_ns
         return inference_id(run=run.id, symbol=symbol, event_ns=event_ns, model="cnn")
 
     lost = asyncio.run(append_without_rows())

@@ -1,0 +1,235 @@
+"""Close the loop: settle what was predicted, start training rounds, make promotions live."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from actors.jobs import Jobs
+from actors.launch import Launch
+from alphapulse import cluster, logs
+from alphapulse.domain.errors import AlphaPulseError
+from alphapulse.domain.learning import (
+    LEVELS,
+    Cursor,
+    Outcome,
+    PastDecision,
+    RoundState,
+    TrainingRound,
+)
+from alphapulse.domain.market import TIMEFRAMES
+from alphapulse.learning.outcomes import Settlement
+from alphapulse.learning.rounds import RoundScheduler, Start
+from alphapulse.models.rounds import Rounds
+from alphapulse.storage.control import Control
+from alphapulse.storage.home import Home
+from alphapulse.storage.run import now
+
+SLICE = 128  # decisions followed at once
+IDLE_S = 0.25  # between two looks when nothing new is there
+JOB_POLL_S = 1.0  # between two looks at a job
+NEVER = -1  # live_ns of a verdict that came too late
+MODEL = "cnn"  # the one whose rounds pivots start (R2.4)
+log = logs.get_logger("feedback")
+
+
+class FeedbackActor:
+    """Reads the history as it grows, in event time; a restarted one reads it again from the start.
+
+    Outcomes have ids, so that settling again changes nothing.
+    """
+
+    def __init__(self, launch: Launch) -> None:
+        logs.configure(Path(launch.home) / "logs", process="feedback", session=launch.session)
+        self._launch = launch
+        home = Home(Path(launch.home))
+        self._history = cluster.History()
+        self._control = Control(home.control_path)
+        self._settlement = Settlement(cost_bps=launch.settings.training.cost_bps)
+        self._cursor = Cursor()
+        self._at_ns = -1  # newest instant followed
+        self._unsaved: list[Outcome] = []
+        self._settled = 0
+        self._rounds = Rounds(home.registry_path)
+        mine = [r for r in self._rounds.all(launch.run) if r.model == MODEL]
+        self._scheduler = RoundScheduler(launch.settings.learning, levels=LEVELS, rounds=mine)
+        self._jobs = Jobs(launch)
+        self._looked_at_s = 0.0
+        self._closing = False
+        self._loop: asyncio.Task[None] | None = None
+
+    async def status(self) -> dict[str, Any]:
+        """Return what is settled and pending, and the rounds; a loop that ended begins again."""
+        if self._loop is None or self._loop.done():
+            if self._loop is not None and self._loop.exception():
+                log.error("feedback failed", **logs.describe(self._loop.exception()))
+            self._loop = asyncio.create_task(self._run())
+        rounds = self._rounds.all(self._launch.run)
+        state = Counter(round.state for round in rounds)
+        running = next((r for r in rounds if r.state is RoundState.RUNNING), None)
+        return {
+            "settlement": {
+                "at_ns": self._at_ns,
+                "settled": self._settled,
+                **self._settlement.counters(),
+            },
+            "training": {
+                "rounds": state[RoundState.PROMOTED] + state[RoundState.REJECTED],
+                "failed": state[RoundState.FAILED],
+                "promotions": state[RoundState.PROMOTED],
+                "running": None if running is None else _plain(running),
+                **self._scheduler.counters(),
+            },
+        }
+
+    async def drain(self, until_ns: int) -> None:
+        """Return once everything up to `until_ns` [ns UTC] that can be settled is."""
+        while self._at_ns < until_ns and self._control.is_wanted("settlement"):
+            await self.status()
+            await asyncio.sleep(IDLE_S)
+
+    async def finish(self, timeout_s: float) -> bool:
+        """Begin no further round, and return whether none runs after at most `timeout_s` [s]."""
+        if not self._closing:
+            await self._work()  # what the last pivots asked for may begin yet
+            self._closing = True
+        give_up_at = time.monotonic() + timeout_s
+        while self._rounds.running(self._launch.run) is not None:
+            if time.monotonic() > give_up_at:
+                return False
+            await asyncio.sleep(IDLE_S)
+        await self._work()  # a verdict may have come with the end
+        return True
+
+    async def pid(self) -> int:
+        """Return the process id."""
+        return os.getpid()
+
+    async def _run(self) -> None:
+        await self._begin()
+        while True:
+            try:
+                moved = await self._follow()
+                await self._work()
+            except AlphaPulseError as error:  # an actor is being replaced, a disk is full
+                log.warning("feedback waits", **logs.describe(error))
+                moved = False
+            if not moved:
+                await asyncio.sleep(IDLE_S)
+
+    async def _begin(self) -> None:
+        """Seed the pivots with the bars before the first event, and start at the beginning."""
+        settings = self._launch.settings
+        self._settlement = Settlement(cost_bps=settings.training.cost_bps)
+        self._cursor, self._unsaved = Cursor(), []
+        for round in self._rounds.all(self._launch.run):
+            if round.state is RoundState.RUNNING and not round.job:
+                self._fail(round, "whoever began it ended before its job was submitted")
+        provider = self._launch.provider()
+        for instrument in settings.market.instruments:
+            for timeframe in TIMEFRAMES:
+                self._settlement.seed(await provider.history(instrument, timeframe, None))
+
+    async def _follow(self) -> bool:
+        """Settle the next slice of the history and return whether there was one."""
+        if self._unsaved:
+            self._settled += await self._history.settle(self._unsaved)
+            self._unsaved = []
+        if not self._control.is_wanted("settlement"):
+            return False
+        found = await self._history.follow(self._cursor, limit=SLICE)
+        if not found.events:
+            return False
+        self._unsaved = list(self._settlement.take(found.events))
+        self._cursor = found.cursor
+        if self._unsaved:
+            self._settled += await self._history.settle(self._unsaved)
+            log.info("settled", outcomes=len(self._unsaved))
+            self._unsaved = []
+        self._scheduler.offer(self._settlement.pivots())
+        decided = [e.event_ns for e in found.events if isinstance(e, PastDecision)]
+        self._at_ns = max(self._at_ns, *decided)
+        return True
+
+    async def _work(self) -> None:
+        """Look after the running round, make a verdict live, begin what is due."""
+        if not self._launch.training:
+            return
+        await self._look_after_rounds()
+        if self._closing or not self._control.is_wanted("training"):
+            return
+        start = self._scheduler.next(
+            is_running=self._rounds.running(self._launch.run) is not None,
+            num_examples=self._settlement.counters()["examples"],
+        )
+        if start is not None:
+            await self._begin_round(start)
+
+    async def _begin_round(self, start: Start) -> None:
+        champion = (await cluster.Trader().versions())[MODEL]
+        round = TrainingRound(
+            run=self._launch.run,
+            model=MODEL,
+            confirm_ns=start.confirm_ns,
+            trigger=start.trigger,
+            state=RoundState.RUNNING,
+            champion=champion,
+            started_at=now(),
+        )
+        if not self._rounds.begin(round):
+            return
+        job = await self._jobs.submit(round, until_ns=self._at_ns)
+        begun = self._rounds.get(round.run, round.model, round.confirm_ns) or round
+        self._rounds.update(replace(begun, job=job))
+        log.info("round begun", trigger=start.trigger, confirm_ns=start.confirm_ns, job=job)
+
+    async def _look_after_rounds(self) -> None:
+        if time.monotonic() - self._looked_at_s < JOB_POLL_S and not self._closing:
+            return
+        self._looked_at_s = time.monotonic()
+        for round in self._rounds.all(self._launch.run):
+            if round.state is RoundState.RUNNING and round.job:
+                await self._require_alive(round)
+            elif round.state is RoundState.PROMOTED and round.live_ns is None:
+                await self._make_live(round)
+
+    async def _require_alive(self, round: TrainingRound) -> None:
+        ended = await self._jobs.ended(round.job)
+        if ended is None:
+            return
+        found = self._rounds.get(round.run, round.model, round.confirm_ns)
+        if found is None or found.state is not RoundState.RUNNING:
+            return  # it wrote its verdict and ended
+        self._fail(found, ended)
+
+    def _fail(self, round: TrainingRound, reason: str) -> None:
+        log.warning("round failed", job=round.job, code="RoundFailed", reason=reason)
+        failed = replace(round, state=RoundState.FAILED, reason=reason, ended_at=now())
+        self._rounds.update(failed)
+
+    async def _make_live(self, round: TrainingRound) -> None:
+        live = await cluster.Trader().versions()
+        if live[round.model] != round.champion:
+            reason = f"{round.reason}; not made live: {live[round.model]} answers by now"
+            log.warning("verdict is out of date", code="StaleVerdict", reason=reason)
+            self._rounds.update(replace(round, live_ns=NEVER, reason=reason))
+            return
+        promotion = await cluster.Trader().promote(
+            round.model, round.challenger, reason=f"training round: {round.reason}"
+        )
+        self._rounds.update(replace(round, live_ns=promotion.event_ns))
+
+
+def _plain(round: TrainingRound) -> dict[str, Any]:
+    return {
+        "model": round.model,
+        "trigger": round.trigger,
+        "confirm_ns": round.confirm_ns,
+        "started_at": round.started_at,
+        "progress": round.figures.get("progress"),
+    }

@@ -1,0 +1,1 @@
+"""The panels of the monitor, one class a part of the page; each draws a snapshot on a canvas."""

@@ -1,0 +1,96 @@
+"""What every route may ask: actors, models, tables and settings of the run."""
+
+import asyncio
+import os
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from fastapi import Depends, Query
+from ray.serve.handle import DeploymentHandle
+
+from alphapulse import cluster, interfaces
+from alphapulse.config import Settings
+from alphapulse.domain.errors import InvalidRequest, Unavailable
+from alphapulse.models.checkpoints import Registry
+from alphapulse.models.rounds import Rounds
+from alphapulse.storage.control import Control
+from alphapulse.storage.home import Home
+from serve_apps.plain import plain
+
+MAX_ROWS = 10_000
+PID_S = 2.0  # how long a replica may take to say its process id
+Limit = Annotated[int, Query(ge=1, le=MAX_ROWS)]
+
+
+@dataclass(frozen=True)
+class Doors:
+    """The way from the HTTP door to everything behind it."""
+
+    home: Home
+    token: str
+    run: dict[str, Any]
+    settings: Settings
+    models: dict[str, DeploymentHandle]
+    market: cluster.MarketData
+    history: cluster.History
+    trader: cluster.Trader
+    feedback: cluster.Feedback
+    control: Control
+    registry: Registry
+    rounds: Rounds
+
+    def known(self, symbol: str | None) -> str | None:
+        """Return `symbol`, or raise InvalidRequest if it is not watched."""
+        symbols = self.settings.market.symbols
+        if symbol is not None and symbol not in symbols:
+            raise InvalidRequest(f"symbol: expected one of {', '.join(symbols)}, was {symbol!r}")
+        return symbol
+
+    async def rows(self, query: interfaces.Query) -> Any:
+        """Return the rows of the history a query asks for, as plain values."""
+        frame = await self.history.query(query)
+        return plain(frame.to_dict(orient="records"))
+
+    async def processes(self) -> list[dict[str, Any]]:
+        """Return name, kind, process id and state of every actor and replica."""
+        rows = await cluster.processes()
+        pids = await asyncio.gather(
+            *(asyncio.wait_for(_pid(h), PID_S) for h in self.models.values()),
+            return_exceptions=True,
+        )
+        for name, pid in zip(self.models, pids, strict=True):
+            lost = isinstance(pid, BaseException)
+            state = "unavailable" if lost else "running"
+            rows.append(
+                {"name": name, "kind": "replica", "pid": None if lost else pid, "state": state}
+            )
+        rows.append({"name": "ingress", "kind": "replica", "pid": os.getpid(), "state": "running"})
+        return rows
+
+    def wishes(self) -> list[dict[str, Any]]:
+        """Return every process that people may start and stop, with the wish for it."""
+        wishes = self.control.wishes()
+        return [row | {"kind": "process", "pid": None, "state": row["wanted"]} for row in wishes]
+
+
+async def _pid(handle: DeploymentHandle) -> int:
+    pid: int = await handle.pid.remote()
+    return pid
+
+
+_opened: list[Doors] = []  # Serve copies the application, and what is set on it; not a module
+
+
+def open_doors(doors: Doors) -> None:
+    """Let the routes of this process ask `doors`."""
+    _opened[:] = [doors]
+
+
+def opened() -> Doors:
+    """Return what the routes of this process may ask; raises Unavailable before it is known."""
+    if not _opened:
+        raise Unavailable("the HTTP door is still opening; ask again in a second")
+    return _opened[0]
+
+
+Behind = Annotated[Doors, Depends(opened)]

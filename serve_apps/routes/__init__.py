@@ -1,0 +1,1 @@
+"""The routes of the HTTP door, by what they are about."""
