@@ -13,7 +13,7 @@ from typing import Any
 from actors.jobs import Jobs
 from actors.launch import Launch
 from alphapulse import cluster, logs
-from alphapulse.domain.errors import AlphaPulseError
+from alphapulse.domain.errors import AlphaPulseError, CheckpointError, InvalidRequest
 from alphapulse.domain.learning import (
     LEVELS,
     Cursor,
@@ -32,6 +32,7 @@ from alphapulse.storage.run import now
 
 SLICE = 128  # decisions followed at once
 IDLE_S = 0.25  # between two looks when nothing new is there
+DRAIN_S = 60.0  # how long an end waits for the outcomes of its newest decisions
 JOB_POLL_S = 1.0  # between two looks at a job
 NEVER = -1  # live_ns of a verdict that came too late
 MODEL = "cnn"  # the one whose rounds pivots start (R2.4)
@@ -54,13 +55,13 @@ class FeedbackActor:
         self._cursor = Cursor()
         self._at_ns = -1  # newest instant followed
         self._unsaved: list[Outcome] = []
-        self._settled = 0
         self._rounds = Rounds(home.registry_path)
         mine = [r for r in self._rounds.all(launch.run) if r.model == MODEL]
         self._scheduler = RoundScheduler(launch.settings.learning, levels=LEVELS, rounds=mine)
         self._jobs = Jobs(launch)
         self._looked_at_s = 0.0
         self._closing = False
+        self._working = asyncio.Lock()
         self._loop: asyncio.Task[None] | None = None
 
     async def status(self) -> dict[str, Any]:
@@ -71,12 +72,14 @@ class FeedbackActor:
             self._loop = asyncio.create_task(self._run())
         rounds = self._rounds.all(self._launch.run)
         state = Counter(round.state for round in rounds)
+        counters = self._settlement.counters()
         running = next((r for r in rounds if r.state is RoundState.RUNNING), None)
         return {
             "settlement": {
                 "at_ns": self._at_ns,
-                "settled": self._settled,
-                **self._settlement.counters(),
+                "settled": counters["settled_forecasts"] + counters["settled_actions"],
+                "pending": counters["pending_forecasts"] + counters["pending_actions"],
+                **counters,
             },
             "training": {
                 "rounds": state[RoundState.PROMOTED] + state[RoundState.REJECTED],
@@ -88,8 +91,12 @@ class FeedbackActor:
         }
 
     async def drain(self, until_ns: int) -> None:
-        """Return once everything up to `until_ns` [ns UTC] that can be settled is."""
+        """Return once everything up to `until_ns` [ns UTC] is settled that can be, or in vain."""
+        give_up_at = time.monotonic() + DRAIN_S
         while self._at_ns < until_ns and self._control.is_wanted("settlement"):
+            if time.monotonic() > give_up_at:
+                log.warning("outcomes are left for the next start", at_ns=self._at_ns)
+                return
             await self.status()
             await asyncio.sleep(IDLE_S)
 
@@ -138,7 +145,7 @@ class FeedbackActor:
     async def _follow(self) -> bool:
         """Settle the next slice of the history and return whether there was one."""
         if self._unsaved:
-            self._settled += await self._history.settle(self._unsaved)
+            await self._history.settle(self._unsaved)
             self._unsaved = []
         if not self._control.is_wanted("settlement"):
             return False
@@ -148,7 +155,7 @@ class FeedbackActor:
         self._unsaved = list(self._settlement.take(found.events))
         self._cursor = found.cursor
         if self._unsaved:
-            self._settled += await self._history.settle(self._unsaved)
+            await self._history.settle(self._unsaved)
             log.info("settled", outcomes=len(self._unsaved))
             self._unsaved = []
         self._scheduler.offer(self._settlement.pivots())
@@ -160,7 +167,11 @@ class FeedbackActor:
         """Look after the running round, make a verdict live, begin what is due."""
         if not self._launch.training:
             return
-        await self._look_after_rounds()
+        async with self._working:
+            await self._look_after_rounds()
+            await self._begin_what_is_due()
+
+    async def _begin_what_is_due(self) -> None:
         if self._closing or not self._control.is_wanted("training"):
             return
         start = self._scheduler.next(
@@ -219,10 +230,15 @@ class FeedbackActor:
             log.warning("verdict is out of date", code="StaleVerdict", reason=reason)
             self._rounds.update(replace(round, live_ns=NEVER, reason=reason))
             return
-        promotion = await cluster.Trader().promote(
-            round.model, round.challenger, reason=f"training round: {round.reason}"
-        )
-        self._rounds.update(replace(round, live_ns=promotion.event_ns))
+        why = f"training round: {round.reason}"
+        try:
+            promotion = await cluster.Trader().promote(round.model, round.challenger, reason=why)
+        except (InvalidRequest, CheckpointError) as error:  # asking again would change nothing
+            log.error("promotion failed", **logs.describe(error), remedy="see `alphapulse models`")
+            reason = f"{round.reason}; not made live: {error}"
+            self._rounds.update(replace(round, live_ns=NEVER, reason=reason))
+        else:
+            self._rounds.update(replace(round, live_ns=promotion.event_ns))
 
 
 def _plain(round: TrainingRound) -> dict[str, Any]:

@@ -24,7 +24,7 @@ from torch import nn
 
 from alphapulse.domain.inference import Tensor
 from alphapulse.models.network import seed_all
-from alphapulse.models.policy import ACTIONS, HIDDEN, PolicyNetwork
+from alphapulse.models.policy import ACTIONS, NUM_ACCOUNT_FIELDS, PolicyNetwork
 from alphapulse.models.rl import RL
 from experiments.stored import Demonstration
 
@@ -34,7 +34,7 @@ PPO_ENTROPY = 0.003
 PPO_EPOCHS = 4
 PPO_STEPS = 1024  # of the environment an iteration
 GAMMA = 0.99
-MARWIL_RATE = 1e-3
+MARWIL_RATE = 1e-2
 BATCH = 128
 BETA = 1.0  # how much a better result than expected counts
 LEAST_VARIANCE = 1e-6  # of the results [R²]; below it there is nothing to tell apart
@@ -44,7 +44,9 @@ class PolicyModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
     """Begins as the checkpoint of `model_config["checkpoint"]`, with a critic beside it.
 
     Rewards move the choice of action only. What an entry is worth and how surely it pays are read
-    off the same hidden state: were that to move, both would say what nobody taught.
+    off the same hidden state: were that to move, both would say what nobody taught. The critic is
+    shown the account only: from few rows it would learn the market's by heart, and then nothing
+    that was done brought more than expected.
     """
 
     def setup(self) -> None:
@@ -52,9 +54,8 @@ class PolicyModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
         self.policy: PolicyNetwork = RL.load(Path(self.model_config["checkpoint"])).network
         for layer in (self.policy.first, self.policy.second, self.policy.worth, self.policy.pays):
             layer.requires_grad_(requires_grad=False)
-        inputs = int(np.prod(self.observation_space.shape))
-        self.critic = nn.Sequential(nn.Linear(inputs, HIDDEN), nn.Tanh(), nn.Linear(HIDDEN, 1))
-        for parameter in self.critic[-1].parameters():
+        self.critic = nn.Linear(NUM_ACCOUNT_FIELDS, 1)
+        for parameter in self.critic.parameters():
             nn.init.zeros_(parameter)
 
     def _forward(self, batch: dict[str, Any], **_: Any) -> dict[str, Any]:
@@ -62,9 +63,7 @@ class PolicyModule(TorchRLModule, ValueFunctionAPI):  # type: ignore[misc]
 
     def compute_values(self, batch: dict[str, Any], embeddings: Any = None) -> torch.Tensor:
         """Return what is expected from here on [R]."""
-        policy = self.policy
-        x = (batch[Columns.OBS] - policy.get_buffer("mean_X")) * policy.get_buffer("inverse_X")
-        values: torch.Tensor = self.critic(x.clamp(-4, 4)).squeeze(-1)
+        values: torch.Tensor = self.critic(batch[Columns.OBS][:, -NUM_ACCOUNT_FIELDS:]).squeeze(-1)
         return values
 
 
@@ -145,7 +144,6 @@ def train_marwil(
     """
     box = gymnasium.spaces.Box(-np.inf, np.inf, shown[0].features_NX.shape[1:], np.float32)
     discrete = gymnasium.spaces.Discrete(len(ACTIONS))
-    variance = float(np.var(np.concatenate([d.reward_N for d in shown])))
     config = (
         MARWILConfig()
         .environment(observation_space=box, action_space=discrete)
@@ -156,7 +154,7 @@ def train_marwil(
             beta=BETA,
             train_batch_size_per_learner=BATCH,
             # RLlib's own start of 100 makes every weight 1: that would be plain imitation
-            moving_average_sqd_adv_norm_start=max(variance, LEAST_VARIANCE),
+            moving_average_sqd_adv_norm_start=advantage_norm(shown),
             moving_average_sqd_adv_norm_update_rate=1e-3,
         )
         .debugging(seed=seed)
@@ -176,6 +174,12 @@ def train_marwil(
             on_pass(float(found["default_policy"]["total_loss"].peek()))
         network: PolicyNetwork = learner.module["default_policy"].policy
     return network.eval()
+
+
+def advantage_norm(shown: Sequence[Demonstration]) -> float:
+    """Return the square that MARWIL counts advantages in [R²]: how far apart the results are."""
+    variance = float(np.var(np.concatenate([told.reward_N for told in shown])))
+    return max(variance, LEAST_VARIANCE)
 
 
 def _spec(

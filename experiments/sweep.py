@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,9 +35,10 @@ from alphapulse.models.cnn import CNN
 from alphapulse.models.network import use_one_thread
 from alphapulse.models.rl import RL
 from alphapulse.storage.home import Home
-from experiments import train_cnn, train_rl
+from experiments import train_cnn
 from experiments.dataset import HELD_OUT, Dataset, collect
 from experiments.env import Minutes, ReplayEnv, collect_minutes
+from experiments.lessons import greedy, rules_of
 from experiments.round import become_a_trainer, champion_of
 from experiments.small_cluster import cluster
 from experiments.tracking import count, tracked
@@ -108,14 +111,14 @@ def rl_trial(
     from experiments.rllib import train_ppo
 
     _step_aside()
-    rules = train_rl.rules_of(settings)
+    rules = rules_of(settings)
     cut = round(len(minutes) * (1 - settings.learning.held_out_share))
     env = ReplayEnv(minutes, begin=cut, end=len(minutes), rules=rules)
 
     def loss_of(network: Any) -> float:
         symbols = range(len(minutes.symbols))
-        brought = np.concatenate([train_rl.greedy(network, env, s, cut) for s in symbols])
-        return -60 * float(brought.mean())
+        brought = np.concatenate([greedy(network, env, s, cut) for s in symbols])
+        return 0.0 - 60 * float(brought.mean())
 
     network = train_ppo(
         Path(checkpoint),
@@ -219,7 +222,8 @@ def _fit(searched: Searched, place: Path, *, trials: int, seed: int) -> ResultGr
             name=place.name, storage_path=str(place.parent.resolve()), verbose=0
         ),
     )
-    return tuner.fit()
+    with redirect_stdout(io.StringIO()):  # Tune greets on stdout, which is for the answer
+        return tuner.fit()
 
 
 def _mirrored(grid: ResultGrid, home: Path, model: str, searched: Searched, *, where: str) -> Found:
@@ -228,12 +232,13 @@ def _mirrored(grid: ResultGrid, home: Path, model: str, searched: Searched, *, w
     before = count(home, experiment)
     found: Found = []
     for number, result in enumerate(grid, start=before + 1):
-        history = [] if result.metrics_dataframe is None else result.metrics_dataframe["loss"]
+        told = result.metrics_dataframe
+        history = [] if told is None else told["loss"].tolist()
         config = {name: result.config[name] for name in searched.space}
         trial = {
             "trial": number,
             **config,
-            "loss": float(min(history, default=np.nan)),
+            "loss": history[-1] if history else float("inf"),
             "reports": len(history),
             "finished": result.checkpoint is not None,
             "error": str(result.error or ""),

@@ -25,7 +25,8 @@ NAMES = {
         Thresholds inference_id require_shape trace_id
     """,
     "alphapulse.domain.learning": """
-        Cursor Followed Inference LEVELS NAN OUTCOME_VERSION Outcome PastDecision Promotion RoundState ShownBar TrainingRound
+        Cursor Followed Inference LEVELS NAN OUTCOME_VERSION Outcome PastDecision Promotion
+        RoundState ShownBar TrainingRound
     """,
     "alphapulse.domain.market": """
         Bar BarFlag BarSeries BookDelta BookWindow FeedGap Flags Floats Instrument Ints Mark

@@ -45,7 +45,7 @@ ROUTES = (
     Route("models", "/models", 10),
     Route("accuracy", "/accuracy", 10),
 )
-# a day's bar and its pivots change seldom, and 2000 pivots are a long answer
+# a day's bar and its pivots change seldom, and 300 pivots are a long answer
 CANDLES_S = {"1s": 2, "1m": 2, "1h": 5, "1d": 10}
 PIVOTS_S = {"1s": 2, "1m": 10, "1h": 60, "1d": 60}
 

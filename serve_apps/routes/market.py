@@ -39,7 +39,13 @@ async def book(behind: Behind, symbol: str) -> Any:
 
 
 @router.get("/pivots")
-async def pivots(behind: Behind, symbol: str, timeframe: Timeframe) -> Any:
-    """Return the confirmed pivots of the Williams structure, oldest first."""
+async def pivots(
+    behind: Behind,
+    symbol: str,
+    timeframe: Timeframe,
+    count: Annotated[int, Query(ge=1, le=2000)] = 300,
+) -> Any:
+    """Return the newest confirmed pivots of the Williams structure, all levels, oldest first."""
     behind.known(symbol)
-    return plain(await behind.market.view("pivots", symbol=symbol, timeframe=timeframe))
+    found = await behind.market.view("pivots", symbol=symbol, timeframe=timeframe)
+    return plain(found[-count:])

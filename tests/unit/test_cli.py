@@ -15,6 +15,10 @@ import pytest
 from alphapulse import logs
 from alphapulse.cli import main
 from alphapulse.config import Settings
+from alphapulse.execution.ledger import Ledger
+from alphapulse.execution.ledger_reader import LedgerReader
+from alphapulse.models.checkpoints import Entry, Registry
+from alphapulse.storage.home import Home, Run
 
 HEAVY = ("ray", "torch", "pandas", "pyarrow", "duckdb", "ccxt", "talib", "numpy", "rich")
 LISTS_IMPORTS = f"""
@@ -228,6 +232,87 @@ def test_history_of_an_unused_home_is_empty(ask: Ask, tmp_path: Path) -> None:
     answer = ask("history", "query", "--home", tmp_path / "new", "--json")
 
     assert (answer.code, json.loads(answer.out)) == (0, {"rows": []})
+
+
+def a_home_with_a_run(tmp_path: Path) -> Run:
+    return Home(tmp_path).open_run(
+        source="recording",
+        recording="hand-made",
+        content_hash="0" * 64,
+        settings=Settings(),
+        checkpoints={},
+        fresh=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("halt", "--reason", "a test"),
+        ("positions",),
+        ("models", "rollback", "cnn"),
+    ],
+)
+def test_what_needs_a_running_up_says_so(ask: Ask, tmp_path: Path, words: tuple[str, ...]) -> None:
+    answer = ask(*words, "--home", tmp_path)
+
+    assert answer.code == 1
+    assert "expected a running `alphapulse up`, was none" in answer.err
+
+
+@pytest.mark.parametrize("words", [("halt",), ("resume",)])
+def test_halt_and_resume_need_a_reason(ask: Ask, tmp_path: Path, words: tuple[str, ...]) -> None:
+    answer = ask(*words, "--home", tmp_path)
+
+    assert answer.code == 2
+    assert "--reason" in answer.err
+
+
+def test_halt_of_a_run_that_nobody_works_on_is_cleared_once(ask: Ask, tmp_path: Path) -> None:
+    run = a_home_with_a_run(tmp_path)
+    ledger = Ledger(run.path / "ledger.sqlite", run=run.id)
+    ledger.halt("drawdown", 5)
+    ledger.close()
+
+    first = ask("resume", "--reason", "looked into it", "--home", tmp_path, "--json")
+    again = ask("resume", "--reason", "looked into it", "--home", tmp_path)
+
+    assert (first.code, json.loads(first.out)["is_halted"]) == (0, False)
+    (halt,) = LedgerReader(run.path / "ledger.sqlite").halts()
+    assert halt.clear_reason == "looked into it"
+    assert again.code == 1
+    assert "expected trading to be halted" in again.err
+
+
+def test_orders_of_the_newest_run_are_listed(ask: Ask, tmp_path: Path) -> None:
+    run = a_home_with_a_run(tmp_path)
+    Ledger(run.path / "ledger.sqlite", run=run.id).close()
+
+    answer = ask("orders", "--home", tmp_path, "--json")
+
+    assert json.loads(answer.out) == {"run": run.id, "orders": [], "fills": []}
+
+
+def test_orders_of_a_home_without_a_run_say_how_to_get_one(ask: Ask, tmp_path: Path) -> None:
+    answer = ask("orders", "--home", tmp_path)
+
+    assert answer.code == 1
+    assert "start one with `alphapulse up`" in answer.err
+
+
+def test_models_are_listed_and_promoted_while_nothing_runs(ask: Ask, tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry.sqlite")
+    for id, role in (("aa", "champion"), ("bb", "challenger")):
+        registry.register(Entry(id, "cnn", role, "data", "config", 0, {}))
+
+    promoted = ask("models", "promote", "bb", "--home", tmp_path, "--json")
+    listed = ask("models", "list", "--home", tmp_path, "--json")
+    unknown = ask("models", "promote", "cc", "--home", tmp_path)
+
+    assert (promoted.code, json.loads(promoted.out)["event_ns"]) == (0, None)
+    roles = {row["id"]: row["role"] for row in json.loads(listed.out)["models"]}
+    assert roles == {"aa": "retired", "bb": "champion"}
+    assert (unknown.code, "expected a registered checkpoint" in unknown.err) == (1, True)
 
 
 def test_doctor_names_a_wrong_setting_with_a_remedy(ask: Ask, tmp_path: Path) -> None:

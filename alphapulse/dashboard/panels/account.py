@@ -104,7 +104,7 @@ class RiskPanel(Panel):
             )
         canvas.caption(
             f"risk an entry {wording.percent(limits.get('risk_pct'), decimals=2)} of equity "
-            f"&nbsp;·&nbsp; stop at {wording.number(limits.get('stop_r'), decimals=1)} R "
+            f"&nbsp;·&nbsp; stop at {limits.get('stop_r', wording.NONE)} R "
             f"&nbsp;·&nbsp; at most {wording.percent(limits.get('max_position_pct'))} of equity in "
             f"a symbol &nbsp;·&nbsp; open now "
             f"{wording.percent(risk.get('exposure_pct'), decimals=1)}"

@@ -44,7 +44,7 @@ class TrainingPanel(Panel):
         settled = status.get("settlement") or {}
         for name, word in (("settled", "answered"), ("pending", "awaiting an answer")):
             if settled.get(name) is not None:
-                facts.append(f"{wording.number(settled[name])} forecasts {word}")
+                facts.append(f"{wording.number(settled[name])} predictions {word}")
         learned = status.get("training") or {}
         facts += [
             f"{name} {wording.number(learned[name])}"
@@ -59,11 +59,15 @@ class TrainingPanel(Panel):
             f"{wording.number(row['num_train'] or None)} examples, "
             f"started by {wording.literal(row['trigger'])}"
         )
-        progress = (row.get("figures") or {}).get("progress")
-        if progress is None:
-            canvas.info(text)
+        progress = (row.get("figures") or {}).get("progress") or {}
+        if progress:
+            text += f": {progress['stage']}"
+        if progress.get("loss") is not None:
+            text += f", loss {progress['loss']:.3f}"
+        if progress.get("of"):
+            canvas.progress(min(1.0, progress["done"] / progress["of"]), text=text)
         else:
-            canvas.progress(min(1.0, float(progress)), text=text)
+            canvas.info(text)
 
     def _round(self, row: Row) -> Row:
         return {

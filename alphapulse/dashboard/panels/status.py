@@ -149,7 +149,6 @@ class ErrorsPanel(Panel):
         return {
             "error": coloured(wording.literal(row["code"]), "red"),
             "count": wording.number(row["count"]),
-            "first": wording.moment(row["first_at"]),
             "last": wording.moment(row["last_at"]),
             "message": wording.literal(row["message"]),
             "what to do": wording.literal(row["remedy"]),

@@ -18,6 +18,7 @@ from alphapulse.dashboard.client import Client
 from alphapulse.domain.market import SECOND_NS, Timeframe
 from alphapulse.domain.status import Snapshot
 
+PROGRESS = {"stage": "training", "done": 2, "of": 5, "loss": 1.25}
 TOKEN = "a-token-of-the-test"
 ETH, BTC = "ETH/USDT", "BTC/USDT"
 PRICES = {ETH: 2683.0, BTC: 61828.25}
@@ -267,7 +268,8 @@ def training_rounds() -> list[dict[str, Any]]:
     told = {"challenger": "a2222222b3333333", "num_train": 384, "num_compared": 160}
     won = {"figures": {"e_value": 31.7, "mean_gain": 0.0121}, "live_ns": EVENT_NS}
     return [
-        base | {"model": "rl", "state": "running", "figures": {"progress": 0.4}, "num_train": 384},
+        base
+        | {"model": "rl", "state": "running", "figures": {"progress": PROGRESS}, "num_train": 384},
         base | told | won | {"model": "cnn", "state": "promoted", "reason": "e-value 31.7 >= 20"},
         base | told | {"model": "moe", "state": "rejected", "reason": "e-value 0.8 < 20"},
     ]

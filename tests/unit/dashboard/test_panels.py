@@ -300,11 +300,12 @@ def test_training_shows_progress_champion_challenger_and_verdict(snapshot: Snaps
     (progress,) = canvas.of("progress")
     assert progress.arguments == (0.4,)
     assert "rl: training since 23:55:17 on 384 examples" in progress.named["text"]
+    assert progress.named["text"].endswith(": training, loss 1.250")
     text = canvas.text
     assert "a2222222" in text
     assert "e-value 31.7 >= 20" in text
     assert "e value 31.7" in text
-    assert "610 forecasts answered" in text
+    assert "610 predictions answered" in text
 
 
 def test_round_without_progress_shows_no_bar(snapshot: Snapshot) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from alphapulse.config import load_settings
 from alphapulse.data.feed import MarketFeed
-from alphapulse.data.tape import Tape
+from alphapulse.data.tape import Tape, content_hash
 from alphapulse.domain.inference import MODELS, DecisionRecord, ModelInput, StoredRow, trace_id
 from alphapulse.domain.learning import Cursor
 from alphapulse.domain.market import TIMEFRAMES
@@ -25,7 +25,7 @@ from alphapulse.storage.home import Home
 KEPT = Path(__file__).parents[2] / "golden" / "run"
 FIRST_TICK_NS = 1_723_161_255_208_000_000
 EVERY = 3  # of the instants, one is decided
-SMALL = "[learning]\nmin_examples = 16\nmax_examples = 48\n[trading]\nlatency_ms = 100\n"
+SMALL = "[learning]\nmin_examples = 16\nmax_examples = 48\n"
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,20 @@ def kept_run(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Answ
     path = tmp_path_factory.mktemp("answered")
     (path / "config.toml").write_text(SMALL)
     registry, champions = Registry(path / "registry.sqlite"), {}
+    settings = load_settings(path)
+    data_hash = content_hash(recordings, settings.market.instruments)
     for model in MODELS:
         champions[model] = load_checkpoint(KEPT / model).id
         shutil.copytree(KEPT / model, directory_of(path, model=model, id=champions[model]))
-        entry = Entry(champions[model], model, "champion", "data", "config", FIRST_TICK_NS, {})
+        entry = Entry(
+            id=champions[model],
+            model=model,
+            role="champion",
+            data_hash=data_hash,
+            config_hash=settings.training_hash,
+            created_event_ns=FIRST_TICK_NS,
+            metrics={},
+        )
         registry.register(entry)
     return AnsweredRun(path, champions, asyncio.run(_made(path, recordings)))
 

@@ -26,7 +26,7 @@ from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
 from experiments import train_cnn
 from experiments.answered import Answered, answered, examples, forecasts_answered, parts
-from experiments.train_cnn import Scores, judge, learn, score
+from experiments.challenger import EPOCHS, Scores, judge, learn, score
 from tests.unit.experiments.conftest import FIRST_TICK_NS, AnsweredRun
 
 ALL = Learning(min_examples=4, max_examples=120, held_out_share=0.4)
@@ -121,7 +121,7 @@ def test_same_answers_and_seed_make_the_same_challenger_and_leave_the_champion(
     assert CNN.fresh(seed=1, cost_bps=1.0).trained == {}
     champion._version = ""
     assert champion.version == before
-    assert len(losses) == train_cnn.EPOCHS * 1  # 32 of the 40 teach, in one batch
+    assert len(losses) == EPOCHS * 1  # 32 of the 40 teach, in one batch
 
 
 def test_forecasts_that_share_a_pivot_are_one_answer_in_the_order_they_became_known(

@@ -1,0 +1,181 @@
+"""What people do to a running cluster: promote and go back, stop and start, look, submit jobs."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from alphapulse.config import load_settings
+from alphapulse.domain.market import SECOND_NS
+from alphapulse.models.checkpoints import Entry, Registry, directory_of
+from alphapulse.models.cnn import CNN
+from alphapulse.storage.history import InferenceHistory
+from alphapulse.storage.home import Home
+from tests.browser.browser import open_page, press, wait_until_drawn
+from tests.cluster.conftest import UpProcess, num_decisions
+from tests.cluster.rows import rows_of
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def live(
+    new_home: Callable[[str], Path], start_up: Callable[..., UpProcess]
+) -> Iterator[UpProcess]:
+    """A run at the pace of the market, with its page; it ends without an error."""
+    up = start_up(new_home("live"), "--speed", "1", dashboard=True)
+    up.wait_until(lambda trader: num_decisions(trader) >= 4)
+    yield up
+    code, summary, err = up.interrupt()
+    assert (code, summary["errors"]) == (0, 0), err
+
+
+class Callers:
+    """People who keep asking for decisions, and what they were answered."""
+
+    def __init__(self, up: UpProcess) -> None:
+        self._up = up
+        self._done = threading.Event()
+        self.answered: list[int] = []
+        self._threads = [threading.Thread(target=self._ask) for _ in range(2)]
+        for thread in self._threads:
+            thread.start()
+
+    def _ask(self) -> None:
+        while not self._done.is_set():
+            answer = self._up.request("POST", "decide", json={"symbol": "ETH/USDT"})
+            self.answered.append(answer.status_code)
+
+    def stop(self) -> None:
+        self._done.set()
+        for thread in self._threads:
+            thread.join()
+
+
+def planted_challenger(home: Path) -> str:
+    """Save and register a CNN that was never trained; return its id."""
+    model = CNN.fresh(seed=3, cost_bps=10.0)
+    id = model.save(directory_of(home, model="cnn", id=model.version))
+    Registry(home / "registry.sqlite").register(
+        Entry(id, "cnn", "challenger", "planted", "planted", 0, {})
+    )
+    return id
+
+
+async def rebuilt(home: Path, inference_id: str) -> Any:
+    history = InferenceHistory(Home(home), settings=load_settings(home, environ={}).storage)
+    try:
+        return await history.rebuild(inference_id)
+    finally:
+        history.close()
+
+
+def test_promotion_answers_the_next_decision_and_the_way_back_is_bit_identical(
+    live: UpProcess,
+) -> None:
+    challenger = planted_challenger(live.home)
+    champion = live.get("models").json()["live"]["cnn"]
+    callers = Callers(live)
+    promoted = live.alphapulse("models", "promote", challenger, "--reason", "planted by a test")
+    live.wait_until(lambda trader: trader["to_ns"] > promoted["event_ns"] + 3 * SECOND_NS)
+    back = live.alphapulse("models", "rollback", "cnn", "--reason", "it was planted")
+    live.wait_until(lambda trader: trader["to_ns"] > back["event_ns"] + 3 * SECOND_NS)
+    callers.stop()
+
+    assert len(callers.answered) >= 10
+    assert set(callers.answered) == {200}
+    rows = rows_of(live.home)
+    cnn = rows[rows["model"] == "cnn"]
+    between = (cnn["event_ns"] >= promoted["event_ns"]) & (cnn["event_ns"] < back["event_ns"])
+    assert between.sum() >= 4
+    assert (cnn["version"] == np.where(between, challenger, champion)).all()
+    assert (back["checkpoint"], back["before"]) == (champion, challenger)
+    steps = np.diff(np.unique(cnn["event_ns"]))
+    assert (steps == SECOND_NS).all(), "a decision was lost"
+    model = CNN.load(directory_of(live.home, model="cnn", id=champion))
+    for _, row in cnn[cnn["event_ns"] >= back["event_ns"]].head(3).iterrows():
+        again = model.predict(asyncio.run(rebuilt(live.home, row["id"])), upstream={})
+        assert again.hidden_H.tobytes() == row["hidden"]
+        assert (again.p_buy, again.p_sell, again.confidence) == tuple(
+            row[["p_buy", "p_sell", "confidence"]]
+        )
+    listed = {m["id"]: m for m in live.alphapulse("models", "list")["models"]}
+    assert (listed[champion]["answers"], listed[challenger]["answers"]) == (True, False)
+
+
+def test_checkpoint_that_does_not_exist_is_refused_and_decisions_go_on(live: UpProcess) -> None:
+    body = {"model": "cnn", "reason": "a typo"}
+
+    refused = live.request("POST", "models/0123456789abcdef/promote", json=body)
+
+    assert refused.status_code == 422, refused.text
+    made = num_decisions(live.get("status").json()["trader"])
+    live.wait_until(lambda trader: num_decisions(trader) >= made + 2)
+
+
+def test_processes_stop_and_start_once_however_often_asked(live: UpProcess) -> None:
+    def wish(name: str, action: str) -> dict[str, Any]:
+        answer: dict[str, Any] = live.request("POST", f"processes/{name}/{action}").json()
+        return answer
+
+    stopped = [wish("feed", "stop")["changed"] for _ in range(2)]
+    time.sleep(2)  # the decision in flight
+    made = num_decisions(live.get("status").json()["trader"])
+    time.sleep(3)
+    assert num_decisions(live.get("status").json()["trader"]) == made
+    started = [wish("feed", "start")["changed"] for _ in range(2)]
+    live.wait_until(lambda trader: num_decisions(trader) > made)
+
+    assert (stopped, started) == ([True, False], [True, False])
+    audit = [(r["action"], r["changed"]) for r in live.get("processes/audit?limit=4").json()]
+    assert audit == [("start", False), ("start", True), ("stop", False), ("stop", True)]
+    assert live.request("POST", "processes/tradr/stop").status_code == 422
+    wish("dashboard", "stop")
+    wait_for(lambda: not pages(live))
+    wish("dashboard", "start")
+    wait_for(lambda: len(pages(live)) == 1)
+
+
+def test_slider_moved_in_the_browser_changes_the_next_decision(live: UpProcess) -> None:
+    before = live.get("thresholds").json()["entry"]
+
+    with open_page(f"http://127.0.0.1:{live.page_port}") as page:
+        wait_until_drawn(page)
+        for _ in range(3):
+            press(page, "entry threshold", "ArrowRight")
+        wait_for(lambda: live.get("thresholds").json()["entry"] > before)
+
+    entry = live.get("thresholds").json()["entry"]
+    made = num_decisions(live.get("status").json()["trader"])
+    live.wait_until(lambda trader: num_decisions(trader) >= made + 4)
+    newest = live.get("decisions?limit=2").json()
+    assert [row["entry_threshold"] for row in newest] == [entry, entry]
+
+
+def test_training_and_sweep_run_as_jobs_of_the_cluster(live: UpProcess) -> None:
+    live.wait_for(lambda status: status["settlement"]["examples"] >= 70, within_s=300)
+
+    trained = live.alphapulse("train", "cnn")
+    swept = live.alphapulse("sweep", "cnn", "--trials", "4")
+
+    assert trained["state"] in ("promoted", "rejected"), trained
+    assert len(swept["trials"]) == 4, swept
+
+
+def pages(up: UpProcess) -> list[psutil.Process]:
+    return [p for p in up.family if "streamlit" in " ".join(p.cmdline())]
+
+
+def wait_for(claim: Callable[[], bool], limit_s: float = 60.0) -> None:
+    deadline = time.monotonic() + limit_s
+    while not claim():
+        assert time.monotonic() < deadline, "it did not come true in time"
+        time.sleep(0.2)
