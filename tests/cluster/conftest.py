@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -74,6 +75,16 @@ class UpProcess:
     def family(self) -> list[psutil.Process]:
         return psutil.Process(self.process.pid).children(recursive=True)
 
+    @property
+    def pages(self) -> list[psutil.Process]:
+        """Return the processes of the monitor's page that live."""
+        found = []
+        for process in self.family:
+            with contextlib.suppress(psutil.NoSuchProcess):  # a zombie is one too
+                if "streamlit" in " ".join(process.cmdline()):
+                    found.append(process)
+        return found
+
     def end(self) -> tuple[int, dict[str, Any], str]:
         """Return exit code, summary and what stood on stderr once it has ended by itself."""
         out, err = self.process.communicate(timeout=RUN_S)
@@ -87,7 +98,8 @@ class UpProcess:
     def kill_everything(self) -> None:
         family = self.family
         for process in [psutil.Process(self.process.pid), *family]:
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         psutil.wait_procs(family, timeout=10)
         self.process.communicate()
 

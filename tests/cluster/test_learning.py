@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import psutil
 import pytest
 
 from alphapulse.domain.learning import RoundState, TrainingRound
@@ -26,10 +25,6 @@ Learned = tuple[Path, dict[str, Any]]
 VERDICTS = {RoundState.PROMOTED, RoundState.REJECTED}
 
 
-def page_of(up: UpProcess) -> psutil.Process:
-    return next(p for p in up.family if "streamlit" in " ".join(p.cmdline()))
-
-
 @pytest.fixture(scope="module")
 def learned(new_home: Callable[[str], Path], start_up: Callable[..., UpProcess]) -> Learned:
     """Home and summary of an eager run with training; its page is opened, closed and killed."""
@@ -38,9 +33,9 @@ def learned(new_home: Callable[[str], Path], start_up: Callable[..., UpProcess])
     up.wait_for(lambda status: status["training"]["running"] is not None, within_s=240)
     with open_page(f"http://127.0.0.1:{up.page_port}") as page:
         wait_until_drawn(page)
-    killed = page_of(up)
+    (killed,) = up.pages
     killed.kill()
-    up.wait_for(lambda _: any("streamlit" in " ".join(p.cmdline()) for p in up.family))
+    up.wait_for(lambda _: [page.pid for page in up.pages] not in ([], [killed.pid]))
     code, summary, err = up.end()
     assert code == 0, err
     return home, summary

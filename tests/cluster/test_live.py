@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from alphapulse.config import load_settings
@@ -139,9 +138,9 @@ def test_processes_stop_and_start_once_however_often_asked(live: UpProcess) -> N
     assert audit == [("start", False), ("start", True), ("stop", False), ("stop", True)]
     assert live.request("POST", "processes/tradr/stop").status_code == 422
     wish("dashboard", "stop")
-    wait_for(lambda: not pages(live))
+    wait_for(lambda: not live.pages)
     wish("dashboard", "start")
-    wait_for(lambda: len(pages(live)) == 1)
+    wait_for(lambda: len(live.pages) == 1)
 
 
 def test_slider_moved_in_the_browser_changes_the_next_decision(live: UpProcess) -> None:
@@ -168,10 +167,6 @@ def test_training_and_sweep_run_as_jobs_of_the_cluster(live: UpProcess) -> None:
 
     assert trained["state"] in ("promoted", "rejected"), trained
     assert len(swept["trials"]) == 4, swept
-
-
-def pages(up: UpProcess) -> list[psutil.Process]:
-    return [p for p in up.family if "streamlit" in " ".join(p.cmdline())]
 
 
 def wait_for(claim: Callable[[], bool], limit_s: float = 60.0) -> None:
