@@ -22,7 +22,7 @@ from rich.text import Text
 
 from actors.head import Head, authorize, require_free
 from actors.monitor import Monitor, require_page_port
-from actors.report import iso, status_text
+from actors.report import status_text, summary
 from actors.source import Asked, open_run
 from alphapulse import logs
 from alphapulse.config import load_settings
@@ -255,34 +255,14 @@ class Up:
         self, run: Run, trader: dict[str, Any], feed: dict[str, Any], learning: dict[str, Any]
     ) -> dict[str, Any]:
         errors = logs.read_errors(self._home.path / "logs", session=self._session)
-        first = trader.get("first_at_s")
-        settlement, training = learning.get("settlement", {}), learning.get("training", {})
-        return {
-            "source": run.manifest.source,
-            "recording": run.manifest.recording,
-            "run": run.id,
-            "from": iso(trader.get("from_ns")),
-            "to": iso(trader.get("to_ns")),
-            "events": feed.get("events", 0),
-            "bars": feed.get("bars", {}),
-            "decisions": trader.get("decisions", {}),
-            "inferences": trader.get("inferences", {}),
-            "incomplete": trader.get("incomplete", 0),
-            "settled": settlement.get("settled", 0),
-            "examples": settlement.get("examples", 0),
-            "training_rounds": training.get("rounds", 0),
-            "promotions": training.get("promotions", 0),
-            "hot_swaps": trader.get("hot_swaps", 0),
-            "orders": trader.get("orders", 0),
-            "fills": trader.get("fills", 0),
-            "pnl": trader.get("pnl", {"gross": "0", "fees": "0", "net": "0"}),
-            "halts": trader.get("halts", 0),
-            "is_halted": trader.get("is_halted", False),
-            "errors": sum(row.count for row in errors),
-            "first_decision_s": None if first is None else round(first - self._started_at_s, 2),
-            "wall_s": round(time.time() - self._started_at_s, 2),
-            "decision_ms": trader.get("decision_ms", {"p50": None, "p99": None}),
-        }
+        return summary(
+            run,
+            trader=trader,
+            feed=feed,
+            learning=learning,
+            num_errors=sum(row.count for row in errors),
+            started_at_s=self._started_at_s,
+        )
 
 
 class HeadDied(ClusterError):
