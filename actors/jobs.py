@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
+import socket
 import sys
 
+import psutil
 from ray.job_submission import JobStatus, JobSubmissionClient
 
 from actors.launch import Launch
@@ -41,6 +43,10 @@ class Jobs:
         return await asyncio.to_thread(self._ended, job)
 
     def _ended(self, job: str) -> str | None:
+        if job.startswith("process "):  # begun by hand: `process PID on HOST`
+            _, pid, _, host = job.split()
+            gone = host == socket.gethostname() and not psutil.pid_exists(int(pid))
+            return "its process is gone" if gone else None
         try:
             info = self._connected().get_job_info(job)
         except RuntimeError as error:  # a cluster that does not know it: it went with its head

@@ -185,6 +185,8 @@ def train(home: Path, model: str, algorithm: str, recording: Path | None) -> dic
     It runs as a job of the running `up`'s cluster, else as a process of its own.
     """
     words = ["-m", f"experiments.train_{model}", "--home", str(home.absolute())]
+    if is_up(home):
+        words += ["--champion", ask(home, "models")["live"][model]]
     if model == "rl":
         words += ["--algorithm", algorithm]
     if model == "rl" and algorithm == "ppo":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -116,6 +117,8 @@ def conducted(home: Path, asked: TrainingRound) -> Iterator[Conducted]:
     """
     path = Home(home).registry_path
     table, registry = Rounds(path), Registry(path)
+    # so that whoever looks after rounds can tell whether this one still lives
+    asked = replace(asked, job=f"process {os.getpid()} on {socket.gethostname()}")
     under_way = Conducted(table, registry, asked)
     if not table.begin(asked):
         had = table.get(asked.run, asked.model, asked.confirm_ns)

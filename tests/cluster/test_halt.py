@@ -15,6 +15,11 @@ pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TIGHT = {**EAGER, "ALPHAPULSE__RISK__MAX_DRAWDOWN_PCT": "0.01"}
 
 
+def entries(home: Path) -> int:
+    orders = traded(ledger_of(home))["orders"]
+    return sum(o["purpose"] == "entry" and o["state"] != "refused" for o in orders)
+
+
 def test_drawdown_halts_trading_until_a_person_resumes_also_over_a_restart(
     new_home: Callable[[str], Path], start_up: Callable[..., UpProcess]
 ) -> None:
@@ -44,7 +49,11 @@ def test_drawdown_halts_trading_until_a_person_resumes_also_over_a_restart(
     assert answer["is_halted"] is False
     second.wait_until(lambda trader: trader["orders"] > summary["orders"])
     assert second.get("processes/audit").json()[0]["detail"] == "looked into it"
-    assert second.request("POST", "resume", json={"reason": "again"}).status_code in (200, 422)
+    second.request("POST", "processes/trader/stop")
+    stopped = second.wait_until(lambda trader: trader["resumed_ns"] > 0)
+    made, entered = num_decisions(stopped), entries(home)
+    second.wait_until(lambda trader: num_decisions(trader) >= made + 40)
+    assert entries(home) <= entered + 1, "the step in flight may have entered, no later one"
     code, summary, err = second.interrupt()
     assert summary["errors"] == 0, err
     halts = ledger_of(home).halts()

@@ -29,7 +29,7 @@ VERDICTS = {RoundState.PROMOTED, RoundState.REJECTED}
 def learned(new_home: Callable[[str], Path], start_up: Callable[..., UpProcess]) -> Learned:
     """Home and summary of an eager run with training; its page is opened, closed and killed."""
     home = new_home("learned")
-    up = start_up(home, "--speed", "8", settings=EAGER, training=True, dashboard=True)
+    up = start_up(home, "--speed", "10", settings=EAGER, training=True, dashboard=True)
     up.wait_for(lambda status: status["training"]["running"] is not None, within_s=240)
     with open_page(f"http://127.0.0.1:{up.page_port}") as page:
         wait_until_drawn(page)

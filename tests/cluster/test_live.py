@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -22,6 +23,12 @@ from tests.browser.browser import open_page, press, wait_until_drawn
 from tests.cluster.conftest import UpProcess, num_decisions
 from tests.cluster.rows import rows_of
 
+SYMBOLS = ("BTC/USDT", "ETH/USDT")
+ROUTES = (
+    *("health", "ready", "status", "snapshot", "thresholds", "processes", "processes/audit"),
+    *("orders", "fills", "equity", "positions", "risk", "alerts", "errors", "config"),
+    *("models", "training", "outcomes", "accuracy", "decisions", "inferences"),
+)
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
 
@@ -30,11 +37,13 @@ def live(
     new_home: Callable[[str], Path], start_up: Callable[..., UpProcess]
 ) -> Iterator[UpProcess]:
     """A run at the pace of the market, with its page; it ends without an error."""
-    up = start_up(new_home("live"), "--speed", "1", dashboard=True)
+    up = start_up(new_home("live"), "--speed", "1.5", dashboard=True)
     up.wait_until(lambda trader: num_decisions(trader) >= 4)
     yield up
-    code, summary, err = up.interrupt()
+    assert up.alphapulse("down")["ended"] is True
+    code, summary, err = up.end()
     assert (code, summary["errors"]) == (0, 0), err
+    assert up.alphapulse("status")["state"] == "stopped"
 
 
 class Callers:
@@ -75,6 +84,44 @@ async def rebuilt(home: Path, inference_id: str) -> Any:
         return await history.rebuild(inference_id)
     finally:
         history.close()
+
+
+def test_people_use_the_api_with_the_token_and_are_told_what_is_wrong(live: UpProcess) -> None:
+    assert live.get("ping", token=False).json() == {"status": "ok"}
+    for path in ROUTES:
+        assert live.get(path, token=False).status_code == 401, path
+        assert live.get(path).status_code == 200, (path, live.get(path).text)
+    for symbol in SYMBOLS:
+        for timeframe in ("1s", "1m", "1h", "1d"):
+            asked = f"symbol={symbol}&timeframe={timeframe}"
+            assert live.get(f"candles?{asked}&count=10").status_code == 200
+            assert len(live.get(f"pivots?{asked}&count=5").json()) <= 5
+        assert live.get(f"book?symbol={symbol}").status_code == 200
+        decided = live.request("POST", "decide", json={"symbol": symbol})
+        assert decided.json()["action"] in ("buy", "sell", "hold"), decided.text
+    assert len(live.get("decisions?symbol=ETH/USDT&limit=2").json()) == 2
+    assert len(live.get("inferences?model=cnn&timeframe=1m&limit=3").json()) == 3
+
+    refused = live.get("candles?symbol=DOGE/USDT&timeframe=1m")
+    assert refused.status_code == 422
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert {"code", "expected", "came", "remedy"} <= set(refused.json())
+    assert live.request("PUT", "thresholds", json={"entry": 0.1, "exit": 0.9}).status_code == 422
+    assert live.request("POST", "resume", json={"reason": "nothing"}).status_code == 422
+
+    new = live.request("PUT", "thresholds", json={"entry": 0.0, "exit": 0.0})
+    assert new.json() == {"entry": 0.0, "exit": 0.0}
+    made = num_decisions(live.get("status").json()["trader"])
+    live.wait_until(lambda trader: num_decisions(trader) >= made + 4)
+    newest = live.get("decisions?limit=2").json()
+    assert all(row["entry_threshold"] == 0.0 for row in newest)
+
+    again = UpProcess(live.home, Path(live.command[3]))
+    code, answer, err = again.end()
+    assert code == 1
+    assert "HomeInUse" in err
+    assert answer["error"] == "HomeInUse"
+    assert live.alphapulse("status")["state"] == "running"
 
 
 def test_promotion_answers_the_next_decision_and_the_way_back_is_bit_identical(
@@ -157,6 +204,25 @@ def test_slider_moved_in_the_browser_changes_the_next_decision(live: UpProcess) 
     live.wait_until(lambda trader: num_decisions(trader) >= made + 4)
     newest = live.get("decisions?limit=2").json()
     assert [row["entry_threshold"] for row in newest] == [entry, entry]
+
+
+def test_killed_replica_leaves_the_others_and_comes_back(live: UpProcess) -> None:
+    def pids() -> dict[str, int]:
+        rows = live.get("processes").json()
+        return {row["name"]: row["pid"] for row in rows if row["kind"] != "process"}
+
+    before = pids()
+    assert len({before["cnn"], before["rl"], before["moe"]}) == 3
+
+    os.kill(before["cnn"], 9)
+    made = num_decisions(live.get("status").json()["trader"])
+    live.wait_until(lambda trader: num_decisions(trader) >= made + 6)
+
+    after = pids()
+    assert after["cnn"] != before["cnn"]
+    assert {n: p for n, p in after.items() if n != "cnn"} == {
+        n: p for n, p in before.items() if n != "cnn"
+    }
 
 
 def test_training_and_sweep_run_as_jobs_of_the_cluster(live: UpProcess) -> None:

@@ -175,26 +175,6 @@ def test_interrupted_killed_and_wounded_run_equals_an_uninterrupted_one(
     assert traded(ledger_of(home)) == traded(ledger_of(whole[0]))
 
 
-def test_killed_replica_leaves_the_others_and_comes_back(
-    new_home: NewHome, start_up: Start
-) -> None:
-    up = start_up(new_home("replica"), "--speed", "1")
-    up.wait_until(lambda trader: num_decisions(trader) >= 2)
-    before = {row["name"]: row["pid"] for row in up.get("processes").json()}
-    assert len({before["cnn"], before["rl"], before["moe"]}) == 3
-
-    os.kill(before["cnn"], 9)
-    made = num_decisions(up.get("status").json()["trader"])
-    up.wait_until(lambda trader: num_decisions(trader) >= made + 6)
-
-    after = {row["name"]: row["pid"] for row in up.get("processes").json()}
-    assert after["cnn"] != before["cnn"]
-    assert {name: pid for name, pid in after.items() if name != "cnn"} == {
-        name: pid for name, pid in before.items() if name != "cnn"
-    }
-    up.interrupt()
-
-
 def test_head_that_dies_is_replaced_and_the_run_goes_on(new_home: NewHome, start_up: Start) -> None:
     up = start_up(new_home("head"), "--speed", "1")
     up.wait_until(lambda trader: num_decisions(trader) >= 2)
@@ -208,58 +188,3 @@ def test_head_that_dies_is_replaced_and_the_run_goes_on(new_home: NewHome, start
     assert trader["resumed_ns"] > 0
     assert made > 0
     up.interrupt()
-
-
-def test_people_use_the_api_with_the_token_and_are_told_what_is_wrong(
-    new_home: NewHome, start_up: Start
-) -> None:
-    home = new_home("api")
-    up = start_up(home, "--speed", "1")
-    up.wait_until(lambda trader: num_decisions(trader) >= 4)
-
-    assert up.get("ping", token=False).json() == {"status": "ok"}
-    for path in ("health", "ready", "status", "snapshot", "thresholds", "processes"):
-        assert up.get(path, token=False).status_code == 401, path
-        assert up.get(path).status_code == 200, (path, up.get(path).text)
-    for symbol in SYMBOLS:
-        for timeframe in ("1s", "1m", "1h", "1d"):
-            asked = f"symbol={symbol}&timeframe={timeframe}"
-            assert up.get(f"candles?{asked}&count=10").status_code == 200
-            assert up.get(f"pivots?{asked}").status_code == 200
-        assert up.get(f"book?symbol={symbol}").status_code == 200
-        decided = up.request("POST", "decide", json={"symbol": symbol})
-        assert decided.json()["action"] in ("buy", "sell", "hold"), decided.text
-    assert len(up.get("decisions?symbol=ETH/USDT&limit=2").json()) == 2
-    assert len(up.get("inferences?model=cnn&timeframe=1m&limit=3").json()) == 3
-
-    refused = up.get("candles?symbol=DOGE/USDT&timeframe=1m")
-    assert refused.status_code == 422
-    assert refused.headers["content-type"] == "application/problem+json"
-    assert {"code", "expected", "came", "remedy"} <= set(refused.json())
-    assert up.request("PUT", "thresholds", json={"entry": 0.1, "exit": 0.9}).status_code == 422
-
-    new = up.request("PUT", "thresholds", json={"entry": 0.0, "exit": 0.0})
-    assert new.json() == {"entry": 0.0, "exit": 0.0}
-    made = num_decisions(up.get("status").json()["trader"])
-    up.wait_until(lambda trader: num_decisions(trader) >= made + 4)
-    newest = up.get("decisions?limit=2").json()
-    assert all(row["entry_threshold"] == 0.0 for row in newest)
-
-    again = UpProcess(home, Path(up.command[3]))
-    code, answer, err = again.end()
-    assert code == 1
-    assert "HomeInUse" in err
-    assert answer["error"] == "HomeInUse"
-
-    status = json.loads(_alphapulse("status", home))
-    assert status["state"] == "running"
-    assert json.loads(_alphapulse("down", home))["ended"] is True
-    code, summary, err = up.end()
-    assert code == 0, err
-    assert summary["errors"] == 0
-    assert json.loads(_alphapulse("status", home))["state"] == "stopped"
-
-
-def _alphapulse(command: str, home: Path) -> str:
-    asked = [ALPHAPULSE, command, "--json", "--home", str(home)]
-    return subprocess.run(asked, check=True, capture_output=True, text=True).stdout
