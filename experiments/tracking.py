@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -29,7 +28,6 @@ QUIET = {
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 MAX_BATCH = 1_000  # metrics MLflow takes in one call
-_SOURCE_TREE = Path(__file__).parents[1]
 _log = logs.get_logger("tracking")
 
 
@@ -90,7 +88,7 @@ def tracked(
         yield run
         status = "FINISHED"
     finally:
-        tags = {"commit": commit(), "data": data, **run.tags}
+        tags = {"commit": source_commit(), "data": data, **run.tags}
         try:
             with _no_warnings():
                 _write(home, experiment, params, run, began_ms=began_ms, status=status, tags=tags)
@@ -122,19 +120,6 @@ def count(home: Path, experiment: str) -> int:
         if found is None:
             return 0
         return len(mirror.search_runs([found.experiment_id], max_results=50_000))
-
-
-def commit() -> str:
-    """Return the commit of the source tree, empty outside one."""
-    if not (_SOURCE_TREE / ".git").exists():
-        return ""
-    asked = subprocess.run(
-        ["git", "-C", str(_SOURCE_TREE), "rev-parse", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return asked.stdout.strip() if asked.returncode == 0 else ""
 
 
 @contextmanager

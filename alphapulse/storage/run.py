@@ -119,7 +119,7 @@ def new_manifest(
         config_hash=settings.hash,
         checkpoints=dict(checkpoints),
         seed=settings.training.seed,
-        commit=_commit(),
+        commit=source_commit(),
         lock_hash=_lock_hash(),
         created_at=now(),
     )
@@ -165,7 +165,8 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
 
 
-def _commit() -> str:
+def source_commit() -> str:
+    """Return the commit of the source tree, empty outside one."""
     if not (_SOURCE_TREE / ".git").exists():
         return ""
     asked = subprocess.run(

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from experiments.tracking import client, commit, tracked
+from alphapulse import logs
+from alphapulse.storage.run import source_commit
+from experiments.tracking import client, tracked
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +35,7 @@ def test_a_run_is_mirrored_with_params_metrics_and_where_it_came_from(home: Path
     assert kept.data.params == {"rate": "0.0005", "epochs": "2"}  # type: ignore[attr-defined]
     assert kept.data.metrics == {"loss": 0.7}  # type: ignore[attr-defined]
     tags = kept.data.tags  # type: ignore[attr-defined]
-    assert (tags["commit"], tags["data"], tags["verdict"]) == (commit(), "run 1", "rejected")
+    assert (tags["commit"], tags["data"], tags["verdict"]) == (source_commit(), "run 1", "rejected")
     assert kept.info.status == "FINISHED"  # type: ignore[attr-defined]
     assert kept.info.artifact_uri.startswith((home / "mlflow" / "artifacts").as_uri())  # type: ignore[attr-defined]
     assert (home / "mlflow" / "mlflow.db").exists()
@@ -47,15 +49,15 @@ def test_a_fault_inside_is_raised_and_its_run_marked_failed(home: Path) -> None:
     assert kept.info.status == "FAILED"  # type: ignore[attr-defined]
 
 
-def test_a_mirror_that_cannot_be_written_stops_nothing(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_mirror_that_cannot_be_written_stops_nothing(tmp_path: Path) -> None:
+    logs.configure(tmp_path / "logs", process="test", session="test")
     (tmp_path / "mlflow").write_text("a file where the folder should be")
 
     with tracked(tmp_path, "x", {}, data="d") as run:
         run.log({"loss": 1.0})
 
-    assert json.loads(capsys.readouterr().err.splitlines()[-1])["event"] == "run not mirrored"
+    told = (tmp_path / "logs" / "test.jsonl").read_text().splitlines()
+    assert json.loads(told[-1])["event"] == "run not mirrored"
 
 
 def test_nothing_is_printed_and_no_library_is_loaded_before_it_is_needed(tmp_path: Path) -> None:
