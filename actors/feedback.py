@@ -13,6 +13,7 @@ from typing import Any
 from actors.jobs import Jobs
 from actors.launch import Launch
 from alphapulse import cluster, logs
+from alphapulse.data.live import Live
 from alphapulse.domain.errors import AlphaPulseError, CheckpointError, InvalidRequest
 from alphapulse.domain.learning import (
     LEVELS,
@@ -103,14 +104,14 @@ class FeedbackActor:
     async def finish(self, timeout_s: float) -> bool:
         """Begin no further round, and return whether none runs after at most `timeout_s` [s]."""
         if not self._closing:
-            await self._work()  # what the last pivots asked for may begin yet
+            await self._try_to_work()  # what the last pivots asked for may begin yet
             self._closing = True
         give_up_at = time.monotonic() + timeout_s
         while self._rounds.running(self._launch.run) is not None:
             if time.monotonic() > give_up_at:
                 return False
             await asyncio.sleep(IDLE_S)
-        await self._work()  # a verdict may have come with the end
+        await self._try_to_work()  # a verdict may have come with the end
         return True
 
     async def pid(self) -> int:
@@ -122,25 +123,42 @@ class FeedbackActor:
         while True:
             try:
                 moved = await self._follow()
-                await self._work()
             except AlphaPulseError as error:  # an actor is being replaced, a disk is full
-                log.warning("feedback waits", **logs.describe(error))
+                log.warning("settlement waits", **logs.describe(error))
                 moved = False
+            await self._try_to_work()
             if not moved:
                 await asyncio.sleep(IDLE_S)
 
+    async def _try_to_work(self) -> None:
+        try:
+            await self._work()
+        except AlphaPulseError as error:  # an actor is being replaced, the job server is busy
+            log.warning("training waits", **logs.describe(error))
+
     async def _begin(self) -> None:
-        """Seed the pivots with the bars before the first event, and start at the beginning."""
+        """Start at the beginning of the history."""
         settings = self._launch.settings
         self._settlement = Settlement(cost_bps=settings.training.cost_bps)
         self._cursor, self._unsaved = Cursor(), []
         for round in self._rounds.all(self._launch.run):
             if round.state is RoundState.RUNNING and not round.job:
                 self._fail(round, "whoever began it ended before its job was submitted")
+
+    async def _seed(self, first_ns: int) -> None:
+        """Give the settlement the bars that had closed by the first instant of the run [ns UTC].
+
+        A live venue also has later ones; those come with the history, at their time.
+        """
         provider = self._launch.provider()
-        for instrument in settings.market.instruments:
-            for timeframe in TIMEFRAMES:
-                self._settlement.seed(await provider.history(instrument, timeframe, None))
+        try:
+            for instrument in self._launch.settings.market.instruments:
+                for timeframe in TIMEFRAMES:
+                    series = await provider.history(instrument, timeframe, None)
+                    self._settlement.seed(series.until(first_ns))
+        finally:
+            if isinstance(provider, Live):
+                await provider.close()
 
     async def _follow(self) -> bool:
         """Settle the next slice of the history and return whether there was one."""
@@ -152,6 +170,9 @@ class FeedbackActor:
         found = await self._history.follow(self._cursor, limit=SLICE)
         if not found.events:
             return False
+        if self._cursor == Cursor():
+            first = found.events[0]
+            await self._seed(first.event_ns if isinstance(first, PastDecision) else first.shown_ns)
         self._unsaved = list(self._settlement.take(found.events))
         self._cursor = found.cursor
         if self._unsaved:

@@ -7,11 +7,14 @@ import os
 import shlex
 import socket
 import sys
+from collections.abc import Callable
+from typing import Any
 
 import psutil
-from ray.job_submission import JobStatus, JobSubmissionClient
+from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 
 from actors.launch import Launch
+from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.learning import TrainingRound
 
 NICE = "nice -n 10"  # decisions keep their latency
@@ -36,26 +39,33 @@ class Jobs:
         words += ["--until", str(until_ns), "--confirm-ns", str(round.confirm_ns)]
         words += ["--trigger", round.trigger, "--champion", round.champion]
         entrypoint = f"{NICE} {shlex.join(words)}"
-        return await asyncio.to_thread(lambda: self._connected().submit_job(entrypoint=entrypoint))
+        return str(await self._ask(lambda client: client.submit_job(entrypoint=entrypoint)))
 
     async def ended(self, job: str) -> str | None:
-        """Return how a job ended, None while it has not."""
-        return await asyncio.to_thread(self._ended, job)
+        """Return how a job ended, None while it has not; raises Unavailable if nobody answers.
 
-    def _ended(self, job: str) -> str | None:
-        if job.startswith("process "):  # begun by hand: `process PID on HOST`
-            _, pid, _, host = job.split()
-            gone = host == socket.gethostname() and not psutil.pid_exists(int(pid))
-            return "its process is gone" if gone else None
-        try:
-            info = self._connected().get_job_info(job)
-        except RuntimeError as error:  # a cluster that does not know it: it went with its head
-            return f"its cluster is gone: {str(error).splitlines()[0]}"
+        A round begun by hand has the job `process PID CREATED on HOST`.
+        """
+        if job.startswith("process "):
+            _, pid, created, _, host = job.split()
+            return None if _lives(int(pid), int(created), host) else "its process is gone"
+        info = await self._ask(lambda client: _info_of(client, job))
+        if info is None:  # it went with the head that knew it
+            return "its cluster is gone"
         if not info.status.is_terminal():
             return None
         if info.status is JobStatus.SUCCEEDED:
             return "its process ended without a verdict"
         return f"its process ended: {info.status.value} {info.message or ''}".strip()
+
+    async def _ask(self, question: Callable[[JobSubmissionClient], Any]) -> Any:
+        try:
+            return await asyncio.to_thread(lambda: question(self._connected()))
+        except (RuntimeError, OSError) as error:  # ray raises RuntimeError for every answer but 200
+            raise Unavailable(
+                f"job server: expected an answer, was {type(error).__name__}: "
+                f"{str(error).splitlines()[0]}; it is asked again"
+            ) from error
 
     def _connected(self) -> JobSubmissionClient:
         if self._client is None:
@@ -63,3 +73,17 @@ class Jobs:
             address = os.environ.get("RAY_API_SERVER_ADDRESS", f"http://127.0.0.1:{port}")
             self._client = JobSubmissionClient(address)
         return self._client
+
+
+def _info_of(client: JobSubmissionClient, job: str) -> JobDetails | None:
+    """Return what the job server knows of a job, None if it does not know it."""
+    return next((info for info in client.list_jobs() if info.submission_id == job), None)
+
+
+def _lives(pid: int, created_s: int, host: str) -> bool:
+    if host != socket.gethostname():
+        return False
+    try:
+        return int(psutil.Process(pid).create_time()) == created_s
+    except psutil.NoSuchProcess:
+        return False

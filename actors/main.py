@@ -25,6 +25,7 @@ from actors.monitor import Monitor, require_page_port
 from actors.report import status_text, summary
 from actors.source import Asked, open_run
 from alphapulse import logs
+from alphapulse.assembly import stopped_desk
 from alphapulse.config import load_settings
 from alphapulse.domain.errors import ClusterError
 from alphapulse.storage.control import Control
@@ -94,7 +95,7 @@ class Up:
                     f"run {prepared.number} of this recording has ended: nothing left to replay; "
                     "`alphapulse up --fresh` starts the next"
                 )
-                return self._summary(prepared, {}, {}, {})
+                return self._summary(prepared, asyncio.run(self._account_of(prepared)), {}, {})
             self._require_ports()
             return asyncio.run(self._supervise(prepared))
 
@@ -129,7 +130,7 @@ class Up:
                 return await self._on_cluster(run)
             except HeadDied as error:
                 if self._stop_asked:
-                    return self._summary(run, {}, {}, {})
+                    return self._summary(run, await self._account_of(run), {}, {})
                 log.error("head died", **logs.describe(error), remedy="none: it is being restarted")
                 self._say("the Ray head died: starting another and going on")
         raise ClusterError(
@@ -223,10 +224,20 @@ class Up:
         return {
             "home": str(self._home.path),
             "session": self._session,
-            "run": {"id": run.id, "number": run.number, "recording": run.manifest.recording},
+            "run": {
+                "id": run.id,
+                "number": run.number,
+                "recording": run.manifest.recording,
+                "off": self._off(),
+            },
             "settings": self._settings,
             "checkpoints": dict(run.manifest.checkpoints),
         }
+
+    def _off(self) -> list[str]:
+        """Return the processes this `up` was told to leave out."""
+        asked = {"training": self._options.training, "dashboard": self._options.dashboard}
+        return [name for name, is_there in asked.items() if not is_there]
 
     def _api_url(self) -> str:
         server = self._settings.server
@@ -250,6 +261,13 @@ class Up:
     def _status_line(self) -> Iterator[Callable[[dict[str, Any]], None]]:
         with LiveLine(console=self._console, auto_refresh=False, transient=True) as line:
             yield lambda status: line.update(Text(status_text(status)), refresh=True)
+
+    async def _account_of(self, run: Run) -> dict[str, Any]:
+        """Return what the ledger of a run says that nobody works on any more."""
+        if not (run.path / "ledger.sqlite").exists():
+            return {}
+        desk = await stopped_desk(run, self._settings)
+        return desk.summary()
 
     def _summary(
         self, run: Run, trader: dict[str, Any], feed: dict[str, Any], learning: dict[str, Any]

@@ -54,8 +54,14 @@ class MarketDataActor:
         return self._point
 
     async def quote(self, symbol: str, at_ns: int, after_ns: int) -> Quote | None:
-        """Return what an order sent at `after_ns` meets at `at_ns`; None if the source ends."""
+        """Return what an order sent at `after_ns` meets at `at_ns`; None if nothing any more.
+
+        The source ended before it, or it is live and has moved past it: a venue gives no second
+        chance.
+        """
         await self._stand_at(after_ns, or_before=False)
+        if not self._launch.recording and self._feed.has_passed(at_ns):
+            return None
         return await self._feed.quote(symbol, at_ns)
 
     async def _stand_at(self, after_ns: int, *, or_before: bool) -> None:

@@ -12,6 +12,7 @@ from alphapulse.config import Server
 from alphapulse.dashboard.launch import command, environment
 from alphapulse.storage.control import Control
 
+HOST = "127.0.0.1"  # whatever the API listens on: the page acts for whoever reaches it
 STOP_S = 5.0
 log = logs.get_logger("main")
 
@@ -27,7 +28,7 @@ class Monitor:
     @property
     def url(self) -> str:
         """Return where the page is."""
-        return f"http://{self._server.host}:{self._server.monitor_port}"
+        return f"http://{HOST}:{self._server.monitor_port}"
 
     def keep(self) -> None:
         """Start the page if it is wanted and not there, end it if it is not wanted."""
@@ -56,7 +57,7 @@ class Monitor:
         server = self._server
         with (self._home / "logs" / "monitor.log").open("ab") as out:
             self._process = subprocess.Popen(
-                command(self._home, self._api_url, server.host, server.monitor_port),
+                command(self._home, self._api_url, HOST, server.monitor_port),
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,
@@ -69,4 +70,4 @@ class Monitor:
 
 def require_page_port(server: Server) -> None:
     """Raise PortTaken unless the page's port is free."""
-    require_free(server.host, server.monitor_port, setting="SERVER__MONITOR_PORT")
+    require_free(HOST, server.monitor_port, setting="SERVER__MONITOR_PORT")

@@ -6,13 +6,12 @@ from pathlib import Path
 
 from actors.launch import Launch
 from alphapulse import cluster
-from alphapulse.execution.ledger import Ledger
+from alphapulse.execution.ledger_reader import LedgerReader
 
 
-def ledger_of(launch: Launch) -> Ledger:
-    """Return the ledger of the run."""
-    path = Path(launch.home) / "runs" / str(launch.run_number) / "ledger.sqlite"
-    return Ledger(path, run=launch.run)
+def ledger_path(launch: Launch) -> Path:
+    """Return where the ledger of the run is; its one writer is the trader."""
+    return Path(launch.home) / "runs" / str(launch.run_number) / "ledger.sqlite"
 
 
 async def resume_point(launch: Launch) -> int:
@@ -21,9 +20,8 @@ async def resume_point(launch: Launch) -> int:
     What came after it is made again; ids make that harmless.
     """
     last = await cluster.History().last()
-    ledger = ledger_of(launch)
-    stepped = ledger.last_step()
-    ledger.close()
+    path = ledger_path(launch)
+    stepped = LedgerReader(path).last_step() if path.exists() else None
     if stepped is None or set(last) != set(launch.settings.market.symbols):
         return -1
     return min(stepped, *(predictions[0].event_ns for predictions in last.values()))

@@ -20,7 +20,7 @@ from actors.market_data import MarketDataActor
 from actors.resume import resume_point
 from actors.trader import TraderActor
 from alphapulse import cluster, logs
-from alphapulse.domain.errors import Unavailable
+from alphapulse.domain.errors import AlphaPulseError, Unavailable
 
 POLL_S = 0.5  # between two looks at the trader
 ROUND_S = 120.0  # how long the end of a recording waits for a running round
@@ -81,9 +81,12 @@ class Session:
                     await trader.stop()
                     stopping = True
                 show(dict(await trader.status()))
-                await cluster.Feedback().status()  # a restarted one goes on when it is asked
             except Unavailable as error:
-                log.warning("an actor does not answer", **logs.describe(error))
+                log.warning("trader does not answer", **logs.describe(error))
+            try:
+                await cluster.Feedback().status()  # a restarted one goes on when it is asked
+            except AlphaPulseError as error:  # trading needs nothing of it
+                log.warning("feedback does not answer", **logs.describe(error))
             if loop.done() and isinstance(loop.exception(), RayActorError):
                 log.warning("trader is being restarted")
                 loop = asyncio.ensure_future(_result(self._trader))

@@ -15,6 +15,7 @@ from alphapulse.config import Settings
 from alphapulse.data.tape import content_hash, find_recording
 from alphapulse.domain.errors import ClusterError, NoData
 from alphapulse.domain.inference import MODELS
+from alphapulse.execution.ledger_reader import LedgerReader
 from alphapulse.models.checkpoints import Registry
 from alphapulse.storage.home import Home, Run
 
@@ -64,7 +65,18 @@ def open_run(
         checkpoints=checkpoints,
         fresh=asked.fresh,
     )
+    _tell_what_stays_behind(home, run, say=say)
     return run, recording
+
+
+def _tell_what_stays_behind(home: Home, run: Run, *, say: Callable[[str], None]) -> None:
+    """Say it if the run before a new one is halted: its account ends there."""
+    before = home.runs_path / str(run.number - 1)
+    if (run.path / "ledger.sqlite").exists() or not (before / "ledger.sqlite").exists():
+        return
+    reader = LedgerReader(before / "ledger.sqlite")
+    if any(halt.cleared_ns is None for halt in reader.halts()):
+        say(f"run {run.number} starts a new paper account; run {run.number - 1} stays halted")
 
 
 def _choose(home: Home, settings: Settings, asked: Asked) -> Path | None:

@@ -15,10 +15,10 @@ from ray.exceptions import RayError, RayTaskError
 from ray.serve.exceptions import RayServeException
 
 from actors.launch import Launch
-from actors.resume import ledger_of, resume_point
+from actors.resume import ledger_path, resume_point
 from alphapulse import cluster, logs
 from alphapulse.assembly import make_desk
-from alphapulse.domain.errors import AlphaPulseError, ClusterError, Unavailable
+from alphapulse.domain.errors import AlphaPulseError, ClusterError, InvalidRequest, Unavailable
 from alphapulse.domain.inference import (
     Decision,
     DecisionPoint,
@@ -30,8 +30,9 @@ from alphapulse.domain.inference import (
 from alphapulse.domain.learning import Promotion
 from alphapulse.domain.trading import Quote
 from alphapulse.execution.engine import Engine
+from alphapulse.execution.ledger import Ledger
 from alphapulse.execution.recorder import Recorder
-from alphapulse.models.checkpoints import Registry
+from alphapulse.models.checkpoints import Registry, directory_of, load_checkpoint
 from alphapulse.models.versions import Versions
 from alphapulse.storage.control import Control
 
@@ -55,14 +56,14 @@ class TraderActor:
         self._stopping = False
         self._ended = False
         self._resumed_ns = -1
-        self._at_ns = -1  # instant of the newest point
+        self._at_ns: int | None = None  # instant of the newest point, None before it is known
         self._thresholds_file = home / "runs" / str(launch.run_number) / "thresholds.json"
         self._recorder = Recorder(
             self._history.append,
             timeout_s=settings.storage.append_timeout_s,
             max_pending=settings.storage.retry_records,
         )
-        self._ledger = ledger_of(launch)
+        self._ledger = Ledger(ledger_path(launch), run=launch.run)
         self._versions = Versions(launch.checkpoints, self._ledger.promotions())
         self._desk = make_desk(launch.run, settings, ledger=self._ledger, quote=self._quote)
         self._engine = Engine(
@@ -99,9 +100,10 @@ class TraderActor:
 
     async def _go_on_after(self, after_ns: int) -> list[Prediction]:
         """Become what the run was after the step `after_ns`, and return the outputs made then."""
-        self._resumed_ns = self._at_ns = self._engine.acted_until = after_ns
+        self._resumed_ns = self._engine.acted_until = after_ns
         self._engine.durable_until = dict.fromkeys(self._launch.settings.market.symbols, after_ns)
         await self._desk.restore(after_ns)
+        self._at_ns = after_ns
         await self._desk.complete()
         if after_ns < 0:
             return []
@@ -131,8 +133,8 @@ class TraderActor:
                 }
                 for symbol, decision in self._engine.latest.items()
             },
-            "versions": self._versions.at(self._at_ns + 1),
-            "hot_swaps": self._versions.num_live(self._at_ns),
+            "versions": None if self._at_ns is None else self._versions.at(self._at_ns + 1),
+            "hot_swaps": 0 if self._at_ns is None else self._versions.num_live(self._at_ns),
             **self._engine.tally.summary(),
             **self._desk.summary(),
         }
@@ -150,28 +152,39 @@ class TraderActor:
 
     async def versions(self) -> Mapping[str, str]:
         """Return the checkpoint that answers the next decision, by model."""
-        return self._versions.at(self._at_ns + 1)
+        return self._versions.at(self._now() + 1)
 
     async def promote(self, model: str, checkpoint: str, reason: str) -> Promotion:
-        """Let `checkpoint` answer for `model` from the next decision on; durable before it does."""
-        promotion = self._versions.promotion(
-            self._launch.run, model, checkpoint, after_ns=self._at_ns, reason=reason
-        )
+        """Let `checkpoint` answer for `model` from the next decision on; durable before it does.
+
+        Raises InvalidRequest or CheckpointError, and changes nothing, unless it is a registered,
+        whole checkpoint of that model that does not answer already.
+        """
+        self._promotion(model, checkpoint, reason)
+        if self._registry.model_of(checkpoint) != model:
+            raise InvalidRequest(
+                f"promotion: expected a checkpoint of {model}, was {checkpoint} of "
+                f"{self._registry.model_of(checkpoint)}; see `alphapulse models list`"
+            )
+        place = directory_of(Path(self._launch.home), model=model, id=checkpoint)
+        load_checkpoint(place, model=model)
         handle = serve.get_deployment_handle(DEPLOYMENTS[model], cluster.SERVE_APP)
         try:
             await handle.prepare.remote(checkpoint)
         except (RayError, RayServeException) as error:
-            _require_passing(error)
+            _require_passing(error)  # a replica that is replaced loads it with its first request
             log.warning("replica did not prepare", model=model, **logs.describe(error))
-        # decisions went on meanwhile
-        promotion = self._versions.promotion(
-            self._launch.run, model, checkpoint, after_ns=self._at_ns, reason=reason
-        )
+        promotion = self._promotion(model, checkpoint, reason)  # decisions went on meanwhile
         self._ledger.promote(promotion)
         self._versions.add(promotion)
         self._registry.promote(checkpoint)
         log.info("promoted", model=model, checkpoint=checkpoint, event_ns=promotion.event_ns)
         return promotion
+
+    def _promotion(self, model: str, checkpoint: str, reason: str) -> Promotion:
+        return self._versions.promotion(
+            self._launch.run, model, checkpoint, after_ns=self._now(), reason=reason
+        )
 
     async def rollback(self, model: str, reason: str) -> Promotion:
         """Let the checkpoint before the present one answer again from the next decision on."""
@@ -179,11 +192,19 @@ class TraderActor:
 
     async def halt(self, reason: str) -> None:
         """Halt trading: what is open is closed, nothing is opened until `resume`."""
-        await self._desk.halt(reason, self._at_ns)
+        await self._desk.halt(reason, self._now())
 
     async def resume(self, reason: str) -> None:
         """Clear the halt; raises InvalidRequest if there is none."""
-        await self._desk.resume(reason, self._at_ns)
+        await self._desk.resume(reason, self._now())
+
+    def _now(self) -> int:
+        """Return the instant of the newest point [ns UTC], -1 before the first of a run."""
+        if self._at_ns is None:
+            raise Unavailable(
+                "trader: expected to know where the run is, it is still being restored; ask again"
+            )
+        return self._at_ns
 
     async def view(self, what: str, arguments: dict[str, Any]) -> Any:
         """Return a view for people, of the desk or the ledger."""
@@ -212,7 +233,7 @@ class TraderActor:
 
     async def _quote(self, symbol: str, at_ns: int) -> Quote | None:
         quote: Quote | None = await _patiently(
-            self._market.quote, symbol=symbol, at_ns=at_ns, after_ns=self._at_ns
+            self._market.quote, symbol=symbol, at_ns=at_ns, after_ns=self._now()
         )
         return quote
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from decimal import Decimal
 
 from alphapulse.config import Settings
@@ -33,13 +32,13 @@ def make_desk(run: str, settings: Settings, *, ledger: Ledger, quote: AskQuote) 
         portfolio=Portfolio(Decimal(repr(settings.trading.initial_cash))),
         gate=Gate.of(settings),
         executor=PaperExecutor(quote, rules=rules, trading=settings.trading),
-        size=Sizing(settings.risk, rules),
+        size=Sizing(settings.risk, rules, fee_bps=settings.trading.fee_bps),
         rules=rules,
         stop_r=settings.risk.stop_r,
     )
 
 
-def stopped_desk(run: Run, settings: Settings) -> Desk:
+async def stopped_desk(run: Run, settings: Settings) -> Desk:
     """Return the desk of a run that nobody works on, as its newest step left it."""
 
     async def no_quote(symbol: str, at_ns: int) -> Quote | None:
@@ -49,5 +48,5 @@ def stopped_desk(run: Run, settings: Settings) -> Desk:
 
     ledger = Ledger(run.path / "ledger.sqlite", run=run.id)
     desk = make_desk(run.id, settings, ledger=ledger, quote=no_quote)
-    asyncio.run(desk.restore(ledger.last_step() or 0))
+    await desk.restore(ledger.last_step() or 0)
     return desk

@@ -170,7 +170,10 @@ def backtest(
 ) -> None:
     """Run the same decisions as `up` over a recording, in this process, without Ray."""
     job = importlib.import_module("experiments.backtest")
-    _print(job.run(home, recording=recording, out=out), as_json)
+    answer = job.run(home, recording=recording, out=out)
+    _print(answer, as_json)
+    if answer["is_halted"]:
+        raise typer.Exit(HALTED)
 
 
 @app.command()

@@ -20,6 +20,7 @@ from alphapulse.data.tape import find_recording
 from alphapulse.domain.errors import ClusterError, InvalidRequest, Unavailable
 from alphapulse.interfaces import Query
 from alphapulse.models.checkpoints import Registry
+from alphapulse.models.versions import Versions
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
 
@@ -123,8 +124,12 @@ def resume(home: Path, reason: str) -> dict[str, Any]:
     from alphapulse.assembly import stopped_desk
 
     run = _newest_run(home)
-    desk = stopped_desk(run, load_settings(home))
-    asyncio.run(desk.resume(reason, desk.at_ns))
+
+    async def clear() -> None:
+        desk = await stopped_desk(run, load_settings(home))
+        await desk.resume(reason, desk.at_ns)
+
+    asyncio.run(clear())
     return {"run": run.id, "is_halted": False, "reason": reason}
 
 
@@ -158,9 +163,10 @@ def read_models(home: Path) -> dict[str, Any]:
 
 
 def promote(home: Path, checkpoint: str, reason: str) -> dict[str, Any]:
-    """Let a checkpoint answer: in the running `up` from the next decision on, else when one starts.
+    """Let a checkpoint answer from the next decision on: of the running `up`, or of the newest run.
 
-    Raises CheckpointError if it is not registered.
+    It is the model's champion then, of which a fresh live run starts. Raises CheckpointError if it
+    is not registered, InvalidRequest if it answers already.
     """
     registry = Registry(Home(home).registry_path)
     model = registry.model_of(checkpoint)
@@ -168,8 +174,28 @@ def promote(home: Path, checkpoint: str, reason: str) -> dict[str, Any]:
         body = {"model": model, "reason": reason}
         answer: dict[str, Any] = ask(home, f"models/{checkpoint}/promote", method="POST", body=body)
         return answer
+    if Home(home).holder() is not None:
+        raise Unavailable(f"{home}: `alphapulse up` is starting or ending there; ask again")
     registry.promote(checkpoint)
-    return {"model": model, "checkpoint": checkpoint, "event_ns": None, "reason": reason}
+    event_ns = _promote_in_newest_run(home, model, checkpoint, reason)
+    return {"model": model, "checkpoint": checkpoint, "event_ns": event_ns, "reason": reason}
+
+
+def _promote_in_newest_run(home: Path, model: str, checkpoint: str, reason: str) -> int | None:
+    """Have the newest run go on with a checkpoint, and return from when [ns UTC]; None without."""
+    from alphapulse.execution.ledger import Ledger
+
+    runs = Home(home).runs()
+    if not runs:
+        return None
+    run = runs[-1]
+    ledger = Ledger(run.path / "ledger.sqlite", run=run.id)
+    last_ns = ledger.last_step()
+    promotion = Versions(run.manifest.checkpoints, ledger.promotions()).promotion(
+        run.id, model, checkpoint, after_ns=-1 if last_ns is None else last_ns, reason=reason
+    )
+    ledger.promote(promotion)
+    return promotion.event_ns
 
 
 def rollback(home: Path, model: str, reason: str) -> dict[str, Any]:

@@ -125,7 +125,7 @@ class Server:
     host: str = "127.0.0.1"  # address of the HTTP endpoint; loopback unless you firewall it
     http_port: int = 8000  # of the API
     dashboard_port: int = 8265  # of Ray's dashboard and job submission
-    monitor_port: int = 8501  # of the monitor's page
+    monitor_port: int = 8501  # of the monitor's page, always on 127.0.0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

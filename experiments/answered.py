@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Protocol
@@ -79,9 +80,13 @@ async def forecasts_answered(
 async def actions_answered(
     history: History, *, run: str, model: str, until_ns: int
 ) -> tuple[Outcome, ...]:
-    """Return the outcomes of a run's actions that were known at `until_ns`, never later ones."""
+    """Return the outcomes of a run's actions that were known at `until_ns`, never later ones.
+
+    One with a missing bar on either side says nothing of what an entry would have brought.
+    """
     found = await _outcomes(history, run=run, model=model, until_ns=until_ns)
-    return tuple(outcome for outcome in found if outcome.level == 0)
+    whole = (o for o in found if not math.isnan(o.result_long + o.result_short))
+    return tuple(outcome for outcome in whole if outcome.level == 0)
 
 
 async def _outcomes(

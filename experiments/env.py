@@ -1,4 +1,4 @@
-"""Replay consecutive minutes as an environment: the policy's own inputs, rewards in R, net."""
+"""Replay minute after minute as an environment: the policy's own inputs, rewards in R, net."""
 
 from __future__ import annotations
 
@@ -29,7 +29,9 @@ EPISODE = 120  # minutes after which what is open is closed
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Minutes:
-    """What a policy would have been shown at consecutive minutes, and what the market then did.
+    """What a policy would have been shown minute after minute, and what the market then did.
+
+    An instant whose input was incomplete is left out: the minute before it lasts until the next.
 
     Attributes:
         at_N: int64 (N,) instants [ns UTC].
@@ -158,12 +160,12 @@ async def taught_until_ns(recording: Path, settings: Settings) -> int:
 
 
 class ReplayEnv(gymnasium.Env[Tensor, int]):
-    """One symbol over consecutive minutes; the policy is a price-taker, so that all is replayed.
+    """One symbol minute after minute; the policy is a price-taker, so that all is replayed.
 
     Actions are places in `models.policy.ACTIONS`; each asks for a target position. A decision
-    meets the next open; its reward is that of the minute from there, net of what changing the
-    position cost. At the end what is open is
-    closed and pays for it.
+    meets the next open; its reward is what was held from there until the next decision meets its
+    own, net of what changing the position cost: a step spans the minutes left out. At the end what
+    is open is closed and pays for it.
     """
 
     def __init__(

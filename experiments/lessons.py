@@ -12,7 +12,8 @@ import torch
 
 from alphapulse.config import Settings
 from alphapulse.domain.inference import Action
-from alphapulse.domain.market import Floats, Ints
+from alphapulse.domain.market import Floats, Ints, Timeframe
+from alphapulse.learning.entries import HORIZON
 from alphapulse.learning.promotion import Verdict, compare, least_blocks
 from alphapulse.learning.rewards import Costs, Rules
 from alphapulse.models.network import owned
@@ -26,7 +27,6 @@ from experiments.stored import Stored, choices, demonstrations
 
 # axes: N minute or decision, oldest first · S symbol
 BLOCK = 10  # minutes of the replay that are one answer
-BLOCK_S = 300  # seconds of decisions that are one: none settles later than that after its own
 SCALE_R = 0.5  # difference of two blocks' results that counts as one whole step [R]
 
 
@@ -56,10 +56,9 @@ class Lesson:
 
 
 def rules_of(settings: Settings) -> Rules:
-    """Return what an action brings where there is no book to walk."""
-    trading = settings.trading
-    costs = Costs.of(fee_bps=trading.fee_bps, half_spread_bps=trading.half_spread_bps)
-    return Rules(costs, allow_short=trading.allow_short)
+    """Return what an action brings, by replay as by answers: those are settled with this cost."""
+    costs = Costs(settings.training.cost_bps / 1e4)
+    return Rules(costs, allow_short=settings.trading.allow_short)
 
 
 def greedy(network: PolicyNetwork, env: ReplayEnv, symbol: int, begin: int) -> Floats:
@@ -87,7 +86,18 @@ def by_replay(
 ) -> Lesson | Verdict:
     """Return a challenger made by PPO on the older minutes, and both replayed on the newer ones.
 
-    Or the rejection, where there are too few minutes that the champion was not trained on.
+    Or the rejection, where there are too few minutes that the champions were not trained on.
+
+    Args:
+        best: the champion.
+        checkpoint: its folder.
+        minutes: with the forecasts of the CNN's champion.
+        settings: of learning and costs.
+        learned_ns: newest instant that either champion knows something of, and so the challenger
+            too [ns UTC].
+        iterations: of PPO.
+        trained: what the challenger's layout says of how it was made.
+        on_iteration: called after each with the mean return of an episode [R].
     """
     cut = round(len(minutes) * (1 - settings.learning.held_out_share))
     cut = max(cut, int(np.searchsorted(minutes.at_N, learned_ns, side="right")))
@@ -99,7 +109,7 @@ def by_replay(
         return Verdict(
             False, 1.0, 0.0, max(num_blocks, 0),
             f"too little to compare on: {max(num_blocks, 0)} times {BLOCK} minutes that the "
-            f"champion was not trained on, at least {needed} can promote",
+            f"champions were not trained on, at least {needed} can promote",
         )  # fmt: skip
     from experiments.rllib import train_ppo  # brings Ray, which the first training does without
 
@@ -117,7 +127,7 @@ def by_replay(
         iterations=iterations,
         on_iteration=told,
     )
-    until_ns = int(minutes.at_N[cut]) - 1
+    until_ns = int(minutes.at_N[cut]) - 1  # at or after `learned_ns`: the cut is
     challenger = RL(network, spec=best.spec, trained={**trained, "until_ns": until_ns})
     env = ReplayEnv(minutes, begin=cut, end=len(minutes), rules=rules)
     symbols = range(len(minutes.symbols))
@@ -203,12 +213,20 @@ def by_answers(
         curve=curve,
         champion_N=before_N,
         challenger_N=after_N,
-        group_N=np.array([row.event_ns // (BLOCK_S * 10**9) for row in compared], dtype=np.int64),
+        group_N=answers_of(compared),
         figures={
             "champion_utility_r": float(before_N.sum()),
             "challenger_utility_r": float(after_N.sum()),
             "flat_utility_r": 0.0,
         },
+    )
+
+
+def answers_of(rows: Sequence[Stored]) -> Ints:
+    """Return which decisions are one answer, int64 (N,): those within one horizon of their bars."""
+    return np.array(
+        [row.event_ns // (HORIZON * Timeframe(row.outcome.timeframe).ns) for row in rows],
+        dtype=np.int64,
     )
 
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
+import psutil
+
 from alphapulse import logs
 from alphapulse.domain.errors import CheckpointError, InvalidRequest, Unavailable
 from alphapulse.domain.learning import RoundState, TrainingRound
@@ -24,6 +26,7 @@ from alphapulse.models.checkpoints import Entry, Registry, directory_of
 from alphapulse.models.rounds import Rounds
 from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal_reader import JournalReader
+from alphapulse.storage.run import now
 
 PROGRESS_S = 1.0  # between two updates of a round's progress [s]
 NICE = 10  # decisions go first
@@ -87,16 +90,18 @@ class Conducted:
         self.know(challenger=id)
 
     def conclude(self, verdict: Verdict, **figures: Any) -> None:
-        """End the round with a verdict: the challenger is champion now, or rejected."""
+        """End the round with a verdict; a challenger that failed it is rejected.
+
+        One that passed stays challenger until whoever makes it live makes it champion.
+        """
         self.know(
             state=RoundState.PROMOTED if verdict.promoted else RoundState.REJECTED,
             reason=verdict.reason,
             figures={**figures, **verdict.figures},
             ended_at=now(),
         )
-        if self.round.challenger:
-            role = "champion" if verdict.promoted else "rejected"
-            self._registry.set_role(self.round.challenger, role)
+        if self.round.challenger and not verdict.promoted:
+            self._registry.set_role(self.round.challenger, "rejected")
 
     def fail(self, reason: str) -> None:
         """End the round as failed; a challenger it had is rejected."""
@@ -117,8 +122,10 @@ def conducted(home: Path, asked: TrainingRound) -> Iterator[Conducted]:
     """
     path = Home(home).registry_path
     table, registry = Rounds(path), Registry(path)
-    # so that whoever looks after rounds can tell whether this one still lives
-    asked = replace(asked, job=f"process {os.getpid()} on {socket.gethostname()}")
+    # so that whoever looks after rounds can tell whether this one still lives: pids are used again
+    created_s = int(psutil.Process().create_time())
+    job = f"process {os.getpid()} {created_s} on {socket.gethostname()}"
+    asked = replace(asked, job=job)
     under_way = Conducted(table, registry, asked)
     if not table.begin(asked):
         had = table.get(asked.run, asked.model, asked.confirm_ns)
@@ -208,19 +215,19 @@ def instant_of(text: str) -> int:
     return round(whole.timestamp()) * 1_000_000_000 + at.microsecond * 1_000
 
 
-def now() -> str:
-    """Return the wall clock, ISO-8601 Z."""
-    return datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def as_dict(done: TrainingRound, *, wall_s: float) -> dict[str, Any]:
     """Return a round as plain values, ready for JSON."""
     return {**asdict(done), "state": done.state.value, "wall_s": round(wall_s, 2)}
 
 
+def step_aside() -> None:
+    """Let decisions go first: be as nice as NICE, and no nicer if whoever started us saw to it."""
+    os.nice(max(0, NICE - os.nice(0)))
+
+
 def become_a_trainer() -> None:
     """Let decisions go first, and let a stop end the round as a failure that says so."""
-    os.nice(NICE)
+    step_aside()
 
     def stop(number: int, _: FrameType | None) -> None:
         sys.exit(128 + number)

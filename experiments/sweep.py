@@ -39,7 +39,7 @@ from experiments import train_cnn
 from experiments.dataset import HELD_OUT, Dataset, collect
 from experiments.env import Minutes, ReplayEnv, collect_minutes
 from experiments.lessons import greedy, rules_of
-from experiments.round import become_a_trainer, champion_of
+from experiments.round import become_a_trainer, champion_of, step_aside
 from experiments.small_cluster import cluster
 from experiments.tracking import count, tracked
 
@@ -52,7 +52,6 @@ NUM_MINUTES = 300  # of the policy's replay
 CPUS_A_TRIAL, AT_ONCE = 0.5, 2
 GRACE = 2  # reports before a trial may be stopped
 MAX_REPORTS = 6
-NICE = 10  # decisions go first
 SAVED = "model"  # folder of the trained model in what a trial leaves
 Found = list[dict[str, Any]]
 
@@ -81,7 +80,8 @@ def cnn_trial(config: Mapping[str, Any], *, dataset: Dataset, settings: Settings
     """
     from ray import tune
 
-    _step_aside()
+    step_aside()
+    use_one_thread()
     training = replace(settings.training, epochs=config["epochs"])
 
     def told(network: Any) -> None:
@@ -110,7 +110,8 @@ def rl_trial(
 
     from experiments.rllib import train_ppo
 
-    _step_aside()
+    step_aside()
+    use_one_thread()
     rules = rules_of(settings)
     cut = round(len(minutes) * (1 - settings.learning.held_out_share))
     env = ReplayEnv(minutes, begin=cut, end=len(minutes), rules=rules)
@@ -131,11 +132,6 @@ def rl_trial(
         on_iteration=lambda _, network: tune.report({"loss": loss_of(network)}),
     )
     _leave(RL(network, trained={"from": Path(checkpoint).name}), {"loss": loss_of(network)})
-
-
-def _step_aside() -> None:
-    os.nice(max(0, NICE - os.nice(0)))
-    use_one_thread()
 
 
 def _leave(model: CNN | RL, metrics: Mapping[str, float]) -> None:
@@ -268,8 +264,8 @@ def _kept(
     with best.checkpoint.as_directory() as folder:
         kept = kind.load(Path(folder) / SAVED)
     config = {name: best.config[name] for name in searched.space}
+    # before its id is first asked for, which is made of this too
     kept.trained = {**kept.trained, "until_ns": searched.until_ns, "sweep": config}
-    kept._version = ""
     id = kept.save(directory_of(home, model=model, id=kept.version))
     origin = content_hash(recording, settings.market.instruments)
     Registry(Home(home).registry_path).register(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alphapulse import logs
+from alphapulse.storage.run import source_commit
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

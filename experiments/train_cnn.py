@@ -46,6 +46,7 @@ from alphapulse.models.network import CnnNetwork, owned, seed_all, use_one_threa
 from alphapulse.models.scores import report, usual_outputs
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
+from alphapulse.storage.run import now
 from experiments.answered import (
     Answered,
     Parts,
@@ -70,7 +71,6 @@ from experiments.round import (
     learned_until_ns,
     newest_decision,
     next_confirmation,
-    now,
 )
 from experiments.tracking import tracked
 

@@ -33,6 +33,7 @@ from alphapulse.models.cnn import CNN
 from alphapulse.models.rl import RL
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
+from alphapulse.storage.run import now
 from experiments.answered import Parts, actions_answered, answered, parts, require_no_leak
 from experiments.dataset import HELD_OUT, Dataset, Upstream
 from experiments.env import (
@@ -52,7 +53,6 @@ from experiments.round import (
     learned_until_ns,
     newest_decision,
     next_confirmation,
-    now,
 )
 from experiments.stored import Stored, stored
 from experiments.tracking import tracked
@@ -171,17 +171,19 @@ def _replayed(
     iterations: int,
     trained: Mapping[str, Any],
 ) -> Lesson | Verdict:
-    champion = under_way.round.champion
-    cnn = CNN.load(directory_of(home, model=CNN.name, id=champion_of(home, CNN.name, None)))
+    champion, reads = under_way.round.champion, champion_of(home, CNN.name, None)
+    cnn = CNN.load(directory_of(home, model=CNN.name, id=reads))
     step = under_way.stage("replaying minutes", of=num)
     minutes = asyncio.run(
         collect_minutes(
             recording, settings, cnn, num=num, until_ns=until_ns, on_minute=lambda: step(1)
         )
     )
-    learned_ns = learned_until_ns(home, RL.name, champion, best.trained)
-    if "until_ns" not in best.trained and _was_first(home, settings, recording, champion):
-        learned_ns = asyncio.run(taught_until_ns(recording, settings))
+    # a forecast on minutes that the CNN has learned from is no fair input to compare on
+    learned_ns = max(
+        _learned_ns(home, settings, recording, model, id)
+        for model, id in ((best, champion), (cnn, reads))
+    )
     steps = under_way.stage("training", of=iterations)
     return by_replay(
         best,
@@ -193,6 +195,12 @@ def _replayed(
         trained=trained,
         on_iteration=lambda earned: steps(1, loss=-earned),
     )
+
+
+def _learned_ns(home: Path, settings: Settings, recording: Path, model: RL | CNN, id: str) -> int:
+    if "until_ns" not in model.trained and _was_first(home, settings, recording, id):
+        return asyncio.run(taught_until_ns(recording, settings))
+    return learned_until_ns(home, model.name, id, model.trained)
 
 
 def _was_first(home: Path, settings: Settings, recording: Path, id: str) -> bool:

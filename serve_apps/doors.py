@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,6 +19,12 @@ from alphapulse.storage.home import Home
 from serve_apps.plain import plain
 
 MAX_ROWS = 10_000
+WORKERS = {  # the actor that does a process's work
+    "feed": cluster.MARKET_DATA,
+    "trader": cluster.TRADER,
+    "settlement": cluster.FEEDBACK,
+    "training": cluster.FEEDBACK,
+}
 PID_S = 2.0  # how long a replica may take to say its process id
 Limit = Annotated[int, Query(ge=1, le=MAX_ROWS)]
 
@@ -67,10 +74,34 @@ class Doors:
         rows.append({"name": "ingress", "kind": "replica", "pid": os.getpid(), "state": "running"})
         return rows
 
-    def wishes(self) -> list[dict[str, Any]]:
-        """Return every process that people may start and stop, with the wish for it."""
-        wishes = self.control.wishes()
-        return [row | {"kind": "process", "pid": None, "state": row["wanted"]} for row in wishes]
+    def wishes(self, rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+        """Return every process that people may start and stop: the wish for it, and its state.
+
+        Args:
+            rows: of `processes`: a wanted process is as well as the actor that does its work.
+        """
+        actors = {row["name"]: row["state"] for row in rows if row["kind"] == "actor"}
+        found = []
+        for wish in self.control.wishes():
+            state = actors.get(WORKERS.get(wish["name"], ""), "running")
+            if wish["name"] in self.run["off"]:
+                state = "off"
+            elif wish["wanted"] == "stopped":
+                state = "stopped"
+            found.append(wish | {"kind": "process", "pid": None, "state": state})
+        return found
+
+    def wish(self, name: str, *, is_wanted: bool) -> bool:
+        """Start or stop a process, and return whether that changed anything.
+
+        Raises InvalidRequest if there is none of that name, or this `up` leaves it out.
+        """
+        if is_wanted and name in self.run["off"]:
+            raise InvalidRequest(
+                f"{name}: expected a process of this `up`, was left out by --no-{name}; "
+                "start `alphapulse up` without that"
+            )
+        return self.control.wish(name, is_wanted=is_wanted, asked_by="http")
 
 
 async def _pid(handle: DeploymentHandle) -> int:

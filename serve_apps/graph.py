@@ -14,7 +14,7 @@ def app(args: dict[str, Any]) -> Application:
     """Return the application of a run.
 
     Args:
-        args: `home` folder, `session` id, `run` (plain manifest), `symbols`, `settings` and
+        args: `home` folder, `session` id, `run` (plain facts), `settings` and
             `checkpoints` (id by model name, of which the run starts).
     """
     home, session = args["home"], args["session"]

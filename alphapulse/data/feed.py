@@ -162,12 +162,16 @@ class MarketFeed:
 
         Raises Unavailable if events at or after `at_ns` have been applied already.
         """
-        if at_ns <= self._applied_ns:
+        if self.has_passed(at_ns):
             raise Unavailable(
                 f"quote of {symbol} at {at_ns}: expected a time after {self._applied_ns}, which "
                 "the feed has reached; replay to the instant before it"
             )
         return await (self._met(symbol, at_ns) if self._has_ticks else self._open(symbol, at_ns))
+
+    def has_passed(self, at_ns: int) -> bool:
+        """Return whether events at or after `at_ns` [ns UTC] have been applied already."""
+        return at_ns <= self._applied_ns
 
     async def _met(self, symbol: str, at_ns: int) -> Quote | None:
         while (event := await self._next_event()) is not None:
@@ -207,8 +211,9 @@ class MarketFeed:
         """Keep what the next inputs show of the account.
 
         Args:
-            vectors: by symbol, float32 (4,) position, unrealised result [R], bars in trade / 300,
-                drawdown; zeros until somebody says otherwise.
+            vectors: by symbol, float32 (4,) position, unrealised result [R], whole seconds in
+                trade / 300 (60 a bar where a run decides by minutes), drawdown; zeros until
+                somebody says otherwise.
         """
         self._account.update(vectors)
 

@@ -83,7 +83,7 @@ class ModelInput:
         known_STB: uint8 (2, 300, 50): 1 where the book value is known.
         peers_KP: float32 (16, 64) last outputs by slot.
         awake_K: uint8 (16,): 1 where a slot holds an output.
-        account_A: float32 (4,): position [-1..1], unrealised result [R], bars in trade / 300,
+        account_A: float32 (4,): position [-1..1], unrealised result [R], seconds in trade / 300,
             drawdown.
         scale_S2: float64 (2, 2): low and high of the last 300 daily bars, the forming day included.
         substitutions: what stood in for a stream that was not there, one sentence each.

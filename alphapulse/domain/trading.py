@@ -137,6 +137,7 @@ class Position:
         entry_ns: when it was opened [ns UTC].
         inference_id: of the decision that opened it.
         stop_price: where it is closed at a loss [quote currency], None where nothing was set.
+        is_stored: whether that inference was durable when its order was made.
     """
 
     symbol: str
@@ -145,6 +146,7 @@ class Position:
     entry_ns: int
     inference_id: str = ""
     stop_price: Decimal | None = None
+    is_stored: bool = True
 
 
 @dataclass(frozen=True, slots=True)

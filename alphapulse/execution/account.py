@@ -27,8 +27,8 @@ def vector(account: Account, symbol: str, *, stop_r: Decimal) -> Tensor:
         stop_r: distance of a stop from its entry [R]; says what R is in an open position.
 
     Returns:
-        float32 (4,): position -1, 0 or 1; unrealised result [R]; whole seconds in trade / 300;
-        drawdown.
+        float32 (4,): position -1, 0 or 1; unrealised result [R]; whole seconds in trade / 300,
+        60 a bar where a run decides by minutes; drawdown.
     """
     position = account.position(symbol)
     result = seconds = 0.0

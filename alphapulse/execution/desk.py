@@ -83,6 +83,8 @@ class Desk:
         self._stop_r = Decimal(repr(stop_r))
         self.at_ns = 0
         self._prices: Mapping[str, Decimal] = {}  # of the step at `at_ns`
+        self._drawdown = ZERO  # of the step at `at_ns`
+        self._extremes: dict[str, tuple[Decimal, Decimal]] = {}  # lowest, highest since `at_ns`
         self.unsent = 0
 
     async def restore(self, until_ns: int) -> None:
@@ -118,8 +120,9 @@ class Desk:
         """Do what risk and `decisions` ask for at `point`, once.
 
         If the ledger does not take it, or an open position has no price, nothing is sent and the
-        next instant tries anew. What the executor raises goes on to the caller; its order is sent
-        again at the next instant, or after a restart by `complete`.
+        next instant tries anew; a stop that was touched meanwhile closes its position then. What
+        the executor raises goes on to the caller; its order is sent again at the next instant, or
+        after a restart by `complete`.
 
         Args:
             point: with the marks of the instant.
@@ -127,6 +130,7 @@ class Desk:
             stored: whether their inferences are durable; the orders are flagged if not.
             entries: whether positions may be opened; stops, halts and exits go on without.
         """
+        self._widen(point)
         if not await self._sent(point):
             self.unsent += 1
             return
@@ -161,7 +165,7 @@ class Desk:
     async def resume(self, reason: str, event_ns: int) -> None:
         """Let trading go on from the next step.
 
-        The peak starts anew with the equity of that step: measured from the old one the
+        The peak starts anew, once, with the equity of that step: measured from the old one the
         drawdown would halt trading again at once, and the person has seen and accepted it.
         Arguments as of `halt`. Raises InvalidRequest if trading is not halted, or without a reason.
         """
@@ -175,8 +179,9 @@ class Desk:
     def account_vectors(self) -> dict[str, Tensor]:
         """Return what the models are told of the account, by symbol.
 
-        float32 (4,): position -1, 0 or 1; unrealised result [R]; whole seconds in trade / 300;
-        drawdown. At the prices of the newest step, with the fills after it.
+        float32 (4,): position -1, 0 or 1; unrealised result [R]; whole seconds in trade / 300,
+        60 a bar where a run decides by minutes; drawdown. At the prices of the newest step, with
+        the fills after it.
         """
         account = self._account()
         return {symbol: vector(account, symbol, stop_r=self._stop_r) for symbol in self._rules}
@@ -214,7 +219,7 @@ class Desk:
         """Take `step` and its orders from the ledger."""
         self._outbox.recall(self._ledger.orders_until(step.event_ns, from_ns=step.event_ns))
         self._portfolio.peak = step.peak
-        self.at_ns, self._prices = step.event_ns, step.prices
+        self._stand(step)
 
     def _decide(
         self, point: DecisionPoint, decisions: Sequence[Decision], *, stored: bool, entries: bool
@@ -228,31 +233,44 @@ class Desk:
             verdicts = self._intents.of(
                 account, decisions, point.marks, is_stored=stored, entries=entries
             )
-            self._ledger.step(step_of(account), verdicts, halt=halt)
+            step = step_of(account)
+            self._ledger.step(step, verdicts, halt=halt)
         except BaseException:
             self._portfolio.peak = peak  # the instant did not happen
             raise
-        self.at_ns, self._prices = account.event_ns, account.prices
+        self._stand(step)
         self._outbox.add([verdict for verdict in verdicts if isinstance(verdict, Approved)])
         announce(account, verdicts, halt)
 
+    def _stand(self, step: Step) -> None:
+        """Take `step` as the newest durable one."""
+        self.at_ns, self._prices, self._drawdown = step.event_ns, step.prices, step.drawdown
+        self._extremes = {}
+
+    def _widen(self, point: DecisionPoint) -> None:
+        """Keep how far prices went until a step that saw it is durable."""
+        for symbol, mark in point.marks.items():
+            tick = self._rules[symbol].tick_size
+            low, high = (decimal_of(value, step=tick) for value in (mark.low, mark.high))
+            lowest, highest = self._extremes.get(symbol, (low, high))
+            self._extremes[symbol] = min(low, lowest), max(high, highest)
+
     def _marked(self, point: DecisionPoint) -> Account:
         """Return the account at the prices of `point`, its peak raised to them."""
-        prices, extremes = {}, {}
-        for symbol, mark in point.marks.items():
-            price, low, high = (
-                decimal_of(value, step=self._rules[symbol].tick_size)
-                for value in (mark.price, mark.low, mark.high)
-            )
-            prices[symbol], extremes[symbol] = price, (low, high)
+        prices = {
+            symbol: decimal_of(mark.price, step=self._rules[symbol].tick_size)
+            for symbol, mark in point.marks.items()
+        }
         halts = self._ledger.halts()
+        # a halt cleared at the newest step: one at its peak has seen it, or needs no other peak
+        since_ns = self.at_ns if self._drawdown else self.at_ns + 1
         cleared = [halt.cleared_ns for halt in halts if halt.cleared_ns is not None]
-        if any(self.at_ns <= cleared_ns <= point.event_ns for cleared_ns in cleared):
+        if any(since_ns <= cleared_ns <= point.event_ns for cleared_ns in cleared):
             self._portfolio.peak = ZERO  # see `resume`
         self._portfolio.mark(prices)
         is_halted = any(halt.holds_at(point.event_ns) for halt in halts)
         return self._portfolio.account(
-            point.event_ns, prices, extremes=extremes, is_halted=is_halted
+            point.event_ns, prices, extremes=self._extremes, is_halted=is_halted
         )
 
     def _account(self) -> Account:

@@ -59,6 +59,10 @@ class Size(Protocol):
 class SizeEntry(Protocol):
     """What is asked of the sizing."""
 
+    @property
+    def fee(self) -> Decimal:
+        """Return the share of an order's notional that the venue takes."""
+
     def __call__(self, account: Account, *, symbol: str, side: int, risk: float) -> Size:
         """Return the size of an entry on `side` (+1 long, -1 short); `risk` is R [log price]."""
 
@@ -97,12 +101,13 @@ class Intents:
             account: marked at the instant, halted or not.
             decisions: of the instant; none where the inputs were incomplete.
             marks: by symbol.
-            is_stored: whether the inferences of the instant are durable; the orders say so.
+            is_stored: whether the inferences of the instant are durable; the orders that follow
+                from them say so.
             entries: whether positions may be opened; closing goes on without.
         """
         verdicts: list[Verdict] = []
         for demanded in self.gate.exits(account):
-            account = self._review(replace(demanded, is_stored=is_stored), account, verdicts)
+            account = self._review(demanded, account, verdicts)
         closed = {verdict.order.symbol for verdict in verdicts}
         for decision in decisions:
             symbol, side = decision.symbol, self._target(decision)
@@ -156,7 +161,9 @@ class Intents:
         """Add the verdict on `order` and return the account as it is after it."""
         verdict = self.gate.review(order, account)
         verdicts.append(verdict)
-        return account if isinstance(verdict, Refused) else _after(account, order)
+        if isinstance(verdict, Refused):
+            return account
+        return _after(account, order, fee=self.size.fee)
 
 
 def announce(account: Account, verdicts: Sequence[Verdict], halt: str | None) -> None:
@@ -178,8 +185,11 @@ def announce(account: Account, verdicts: Sequence[Verdict], halt: str | None) ->
         )
 
 
-def _after(account: Account, order: Order) -> Account:
-    """Return `account` with `order` filled at the newest price; it closes all or opens all."""
+def _after(account: Account, order: Order, *, fee: Decimal) -> Account:
+    """Return `account` with `order` filled at the newest price; it closes all or opens all.
+
+    The venue takes `fee`, a share of the notional.
+    """
     price = account.prices[order.symbol]
     positions = [p for p in account.positions if p.symbol != order.symbol]
     if len(positions) == len(account.positions):
@@ -191,7 +201,8 @@ def _after(account: Account, order: Order) -> Account:
                 entry_ns=order.event_ns,
                 inference_id=order.inference_id,
                 stop_price=order.stop_price,
+                is_stored=order.is_stored,
             )
         )
-    cash = account.cash - order.quantity * price
+    cash = account.cash - order.quantity * price - abs(order.quantity) * price * fee
     return replace(account, cash=cash, positions=tuple(positions))

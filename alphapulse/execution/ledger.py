@@ -141,7 +141,8 @@ class Ledger(LedgerReader):
     def promote(self, promotion: Promotion) -> bool:
         """Return whether `promotion` was new; it is durable now.
 
-        Raises InvalidRequest if another one of the model has the same instant.
+        Raises InvalidRequest if another one of the model has the same instant, StoreError if it is
+        of another run or was not stored.
         """
         if promotion.run != self.run:
             raise StoreError(

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.learning import Promotion
-from alphapulse.domain.trading import Approved, Fill, Order, Purpose
+from alphapulse.domain.trading import Fill, Order, Purpose
 from alphapulse.execution.ledger_tables import (
     FILLS,
     HALTS,
@@ -57,11 +57,6 @@ class LedgerReader:
         )
         return [KnownOrder(_order(row), row["state"], row["reason"]) for row in self._rows(query)]
 
-    def pending(self, until_ns: int) -> list[Approved]:
-        """Return what was sent at or before `until_ns` and has neither fills nor a verdict."""
-        known = self.orders_until(until_ns)
-        return [Approved(k.order) for k in known if k.state == "sent"]
-
     def fills_of(self, order_id: str) -> list[Fill]:
         """Return the fills of an order in the order of the executor's answer."""
         query = sa.select(FILLS).where(FILLS.c.order_id == order_id).order_by(FILLS.c.number)
@@ -88,10 +83,6 @@ class LedgerReader:
         rows = self._rows(sa.select(HALTS).order_by(HALTS.c.event_ns, HALTS.c.number))
         names = ("event_ns", "reason", "cleared_ns", "clear_reason")
         return [Halt(*(row[name] for name in names)) for row in rows]
-
-    def is_halted(self, at_ns: int) -> bool:
-        """Return whether a halt from at or before `at_ns` was not cleared at or before it."""
-        return any(halt.holds_at(at_ns) for halt in self.halts())
 
     def promotions(self) -> list[Promotion]:
         """Return every promotion, oldest first."""

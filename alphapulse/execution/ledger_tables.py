@@ -63,10 +63,7 @@ ORDERS = sa.Table(
     _text("quantity"),
     _text("purpose", sa.CheckConstraint("purpose IN ('entry', 'exit', 'stop', 'halt')")),
     _text("stop_price", null=True),
-    _text(
-        "state",
-        sa.CheckConstraint("state IN ('sent', 'filled', 'unfilled', 'refused', 'cancelled')"),
-    ),
+    _text("state", sa.CheckConstraint("state IN ('sent', 'filled', 'unfilled', 'refused')")),
     _text("reason"),
     sa.UniqueConstraint("event_ns", "position"),
     sa.CheckConstraint("state IN ('sent', 'filled') OR length(reason) > 0"),
@@ -151,7 +148,7 @@ class Halt:
 
 @dataclass(frozen=True, slots=True)
 class KnownOrder:
-    """An order as the ledger has it: sent, filled, unfilled, refused or cancelled, and why."""
+    """An order as the ledger has it: sent, filled, unfilled or refused, and why."""
 
     order: Order
     state: str

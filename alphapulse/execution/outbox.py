@@ -13,7 +13,10 @@ from alphapulse.interfaces import Executor
 from alphapulse.logs import get_logger
 
 log = get_logger("execution")
-UNFILLED = "nothing was filled: the source ended before the order arrived, or offered nothing"
+UNFILLED = (
+    "nothing was filled: when the order would have arrived the source had ended, the market had "
+    "moved past it, or there was nothing to take"
+)
 
 
 class Books(Protocol):

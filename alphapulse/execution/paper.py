@@ -40,7 +40,7 @@ class PaperExecutor(Executor):
 
         Args:
             quote: gives what an order of a symbol meets that arrives at an instant [ns UTC]; None
-                if the source ends before it.
+                if the source ends before it, or the market has moved past it.
             rules: of the venue, by symbol.
             trading: fee, latency and half spread.
         """
@@ -53,7 +53,7 @@ class PaperExecutor(Executor):
         self._positions: dict[str, Position] = {}
 
     async def submit(self, approved: Approved) -> Sequence[Fill]:
-        """Return one fill a price level, none if the source ended or the order was sent before.
+        """Return one fill a price level, none if there was no quote or the order was sent before.
 
         Raises InvalidRequest on anything but an Approved.
         """
@@ -127,7 +127,13 @@ class PaperExecutor(Executor):
             return
         if held is None or before * after < 0:  # opened, or turned: the rest is a new position
             kept = Position(
-                fill.symbol, after, fill.price, fill.event_ns, order.inference_id, order.stop_price
+                symbol=fill.symbol,
+                quantity=after,
+                entry_price=fill.price,
+                entry_ns=fill.event_ns,
+                inference_id=order.inference_id,
+                stop_price=order.stop_price,
+                is_stored=order.is_stored,
             )
         elif abs(after) < abs(before):
             kept = replace(held, quantity=after)

@@ -58,7 +58,7 @@ def build(
         symbol: the instrument to decide about; its price is `window.close(symbol)`.
         reference: the other instrument.
         peers: last outputs of the models for `symbol`.
-        account_A: float32 (4,): position, unrealised result [R], bars in trade / 300, drawdown.
+        account_A: float32 (4,): position, unrealised result [R], seconds in trade / 300, drawdown.
 
     Returns:
         The input, or IncompleteInput with reason `feed_down`, `missing_bars` or `flat_scale`.

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 
+from alphapulse.domain.errors import InvalidRequest
 from alphapulse.domain.learning import Inference, Outcome, PastDecision, ShownBar
 from alphapulse.domain.market import BarSeries, Pivot, Timeframe
 from alphapulse.learning.entries import Entries
@@ -41,14 +42,22 @@ class Settlement:
         self._streams: dict[tuple[str, Timeframe], NextPivots] = {}
         self._entries: dict[tuple[str, Timeframe, str], Entries] = {}
         self._new_pivots: list[Pivot] = []
+        self._seeded_ns = -1  # close of the newest bar of a seed
         self._first_ns: int | None = None
         self._now_ns = -1
         self._counts: Counter[str] = Counter()
         self._examples: set[str] = set()  # inferences with an answered forecast
 
     def seed(self, series: BarSeries) -> None:
-        """Take bars of a stream from before the run's first tick: its pivots do not start anew."""
+        """Take bars of a stream from before the run's first instant: pivots do not start anew.
+
+        Where one of them closed after it, `take` raises InvalidRequest: what the run shows of that
+        time would count as known already, and later pivots would answer its forecasts.
+        """
         self._stream(series.symbol, series.timeframe).seed(series)
+        if len(series):
+            closed_ns = int(series.open_ns_T[-1]) + series.timeframe.ns
+            self._seeded_ns = max(self._seeded_ns, closed_ns)
 
     def take(self, events: Iterable[ShownBar | PastDecision]) -> list[Outcome]:
         """Take what happened next and return the outcomes known by it, in the order they became so.
@@ -58,6 +67,7 @@ class Settlement:
         """
         known: list[Outcome] = []
         for event in events:
+            self._require_seed_before(event)
             if isinstance(event, ShownBar):
                 known += self._closed(event)
             else:
@@ -97,6 +107,14 @@ class Settlement:
         }
         void = sum(stream.num_void for stream in self._streams.values())
         return counts | pending | {"void_forecasts": void, "examples": len(self._examples)}
+
+    def _require_seed_before(self, event: ShownBar | PastDecision) -> None:
+        at_ns = event.shown_ns if isinstance(event, ShownBar) else event.event_ns
+        if at_ns < self._seeded_ns:
+            raise InvalidRequest(
+                f"settlement: expected a seed that had closed by the first instant {at_ns}, was "
+                f"one until {self._seeded_ns}; seed with `series.until(first_instant)`"
+            )
 
     def _closed(self, bar: ShownBar) -> list[Outcome]:
         stream = self._stream(bar.symbol, bar.timeframe)

@@ -56,6 +56,10 @@ def compare(
     better, it reaches `promote_at` with probability at most 1 / `promote_at`, however often one
     looks. What reaches it promotes, everything else rejects.
 
+    That promise needs blocks that are independent of each other. The answers of ETH and BTC to one
+    swing are not quite: with four blocks at once, correlated 0.9, some 9 % of equal challengers
+    were promoted at 20 in a simulation, where 5 % is the promise.
+
     ```python
     verdict = compare(champion_N, challenger_N, pivot_N, promote_at=20.0)
     ```

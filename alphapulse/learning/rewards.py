@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Self
 
 from alphapulse.domain.errors import InvalidRequest
 from alphapulse.domain.inference import Action
@@ -39,7 +38,7 @@ class Costs:
     """What a change of position by one unit costs.
 
     Attributes:
-        side: fee, half spread and slip of one side [log price].
+        side: of one side, opened or closed [log price].
     """
 
     side: float
@@ -47,11 +46,6 @@ class Costs:
     def __post_init__(self) -> None:
         if self.side < 0:
             raise InvalidRequest(f"costs: expected 0 or more a side, was {self.side}")
-
-    @classmethod
-    def of(cls, *, fee_bps: float, half_spread_bps: float) -> Self:
-        """Return the costs of a side from its parts [bps]."""
-        return cls((fee_bps + half_spread_bps) / 1e4)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,16 +100,18 @@ def reward(before: Held, after: Held, *, move: float, costs: Costs) -> float:
 def settled_reward(outcome: Outcome, *, before: int, after: int, costs: Costs) -> float:
     """Return what being at a position from a settled inference on brought, net [R].
 
-    Staying flat brought exactly 0, and so did leaving: what it saved is what staying would have
-    lost.
+    As `reward` counts it from the inference until all is closed: gains are above 0, costs below.
+    Staying flat brought exactly 0. What is held pays one side when it is left, now or later: where
+    the price does not move, staying and leaving brought the same.
 
     Args:
         outcome: of an action, from which the results of both sides are known.
         before: position held before the inference.
         after: position held from then on.
-        costs: of one side; entering is paid for in the results, what was held already is not.
+        costs: of one side, those the outcome was settled with: its results pay for both.
     """
-    if after == 0:
-        return 0.0
-    result = outcome.result_long if after > 0 else outcome.result_short
-    return result + (costs.side / outcome.unit if before == after else 0.0)
+    side = costs.side / outcome.unit
+    result = (outcome.result_short, 0.0, outcome.result_long)[after + 1]
+    if before == after:
+        return result + side * abs(after)  # it was opened before
+    return result - side * abs(before)

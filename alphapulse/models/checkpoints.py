@@ -167,8 +167,8 @@ class Entry:
     """One row of the registry.
 
     Attributes:
-        role: challenger until its round has a verdict, then champion or rejected; retired once a
-            later champion took its place.
+        role: challenger until it answers, then champion; rejected by the verdict of its round, or
+            retired once another champion took its place.
         data_hash: content hash of what it was trained on.
         config_hash: `Settings.training_hash` it was trained with.
         created_event_ns: newest event it may have learned from [ns UTC].

@@ -36,13 +36,18 @@ class Versions:
 
     def before(self, model: str) -> str:
         """Return the checkpoint to go back to; raises InvalidRequest if there is none."""
-        mine = self._of(model)
-        if not mine:
+        way = [self._start[model]]  # a promotion to where the way came from goes back on it
+        for promotion in self._of(model):
+            if way[-2:-1] == [promotion.checkpoint]:
+                way.pop()
+            else:
+                way.append(promotion.checkpoint)
+        if len(way) < 2:
             raise InvalidRequest(
-                f"rollback of {model}: expected a promotion in this run, was none; "
+                f"rollback of {model}: expected a promotion in this run to go back on, was none; "
                 "see `alphapulse models list`"
             )
-        return mine[-1].before
+        return way[-2]
 
     def promotion(
         self, run: str, model: str, checkpoint: str, *, after_ns: int, reason: str

@@ -154,6 +154,7 @@ class Portfolio:
                 entry_ns=fill.event_ns,
                 inference_id=order.inference_id,
                 stop_price=order.stop_price,
+                is_stored=order.is_stored,
             )
         else:
             cost, quantity = held.cost + cost, held.position.quantity + quantity

@@ -10,6 +10,8 @@ from decimal import Decimal
 from alphapulse.config import Risk
 from alphapulse.domain.trading import ZERO, Account, VenueRules, decimal_of, rounded_down
 
+BPS = Decimal(10_000)
+
 
 @dataclass(frozen=True, slots=True)
 class Size:
@@ -27,9 +29,15 @@ class Size:
 
 
 class Sizing:
-    """Sizes entries so that a stop costs the same share of equity each time, within the limits."""
+    """Sizes entries so that a stop costs the same share of equity each time, within the limits.
 
-    def __init__(self, limits: Risk, rules: Mapping[str, VenueRules]) -> None:
+    Attributes:
+        fee: share of an order's notional that the venue takes.
+    """
+
+    def __init__(self, limits: Risk, rules: Mapping[str, VenueRules], *, fee_bps: float) -> None:
+        """Keep the limits, the rules of the venue by symbol, and its fee [bps a side]."""
+        self.fee = Decimal(repr(fee_bps)) / BPS
         self._stop_r = limits.stop_r
         self._risk = Decimal(repr(limits.risk_pct)) / 100
         self._max_position = Decimal(repr(limits.max_position_pct)) / 100
@@ -40,7 +48,8 @@ class Sizing:
 
         The stop is `stop_r` R from the price, on the side of the loss. The quantity is what loses
         `risk_pct` of equity there, at most `max_position_pct` of equity and, where the venue
-        permits no shorts and so lends nothing, at most the cash; rounded down to the venue's step.
+        permits no shorts and so lends nothing, at most what the cash pays together with the fee;
+        rounded down to the venue's step. A fill at a worse price still costs that much more.
 
         Args:
             account: with a price of `symbol`.
@@ -60,7 +69,7 @@ class Sizing:
             self._max_position * account.equity, self._risk * account.equity * price / distance
         )
         if not rules.allow_short:
-            notional = min(notional, account.cash)
+            notional = min(notional, account.cash / (1 + self.fee))
         quantity = rounded_down(max(notional, ZERO) / price, step=rules.quantity_step)
         if not quantity or quantity * price < rules.min_notional:
             return Size(

@@ -173,4 +173,5 @@ def _closing(position: Position, account: Account, purpose: Purpose) -> Order:
         quantity=-position.quantity,
         inference_id=position.inference_id,
         purpose=purpose,
+        is_stored=position.is_stored,
     )

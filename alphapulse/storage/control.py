@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from alphapulse.domain.errors import InvalidRequest, StoreError
+from alphapulse.logs import get_logger
 from alphapulse.storage.run import now
 
+log = get_logger("storage")
 PROCESSES = ("feed", "trader", "settlement", "training", "dashboard")
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS wishes (
@@ -34,13 +36,22 @@ class Control:
         with self._writing() as db:
             db.executescript(f"PRAGMA journal_mode = WAL; {SCHEMA}")
         self._reader = sqlite3.connect(path, timeout=5.0, isolation_level=None)
+        self._known: dict[str, bool] = {}  # by name, as they were read last
 
     def is_wanted(self, name: str) -> bool:
-        """Return whether `name` is to run."""
-        row = self._reader.execute(
-            "SELECT is_wanted FROM wishes WHERE name = ?", (name,)
-        ).fetchone()
-        return row is None or bool(row[0])
+        """Return whether `name` is to run; as it was, with a warning, if the file cannot be read.
+
+        Nobody stops or starts trading by a disk that does not answer.
+        """
+        try:
+            row = self._reader.execute(
+                "SELECT is_wanted FROM wishes WHERE name = ?", (name,)
+            ).fetchone()
+        except sqlite3.Error as error:
+            log.warning("wishes not read", code="WishesNotRead", reason=f"{self._path}: {error}")
+        else:
+            self._known[name] = row is None or bool(row[0])
+        return self._known.get(name, True)
 
     def wish(self, name: str, *, is_wanted: bool, asked_by: str) -> bool:
         """Keep whether `name` is to run, and return whether that changed anything.

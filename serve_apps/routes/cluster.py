@@ -65,7 +65,8 @@ async def config(behind: Behind) -> Any:
 @router.get("/processes")
 async def processes(behind: Behind) -> list[dict[str, Any]]:
     """Return name, kind, process id and state of every process, actor and replica."""
-    return [*behind.wishes(), *await behind.processes()]
+    rows = await behind.processes()
+    return [*behind.wishes(rows), *rows]
 
 
 @router.get("/processes/audit")
@@ -77,6 +78,6 @@ async def audit(behind: Behind, limit: Limit = 100) -> Any:
 @router.post("/processes/{name}/{action}")
 async def wish(behind: Behind, name: str, action: Literal["start", "stop"]) -> Any:
     """Start or stop a process; asking twice changes nothing, and all of it is kept."""
-    changed = behind.control.wish(name, is_wanted=action == "start", asked_by="http")
-    (row,) = [row for row in behind.wishes() if row["name"] == name]
-    return row | {"changed": changed}
+    changed = behind.wish(name, is_wanted=action == "start")
+    rows = behind.wishes(await behind.processes())
+    return next(row for row in rows if row["name"] == name) | {"changed": changed}

@@ -161,8 +161,11 @@ def test_checkpoint_that_does_not_exist_is_refused_and_decisions_go_on(live: UpP
     body = {"model": "cnn", "reason": "a typo"}
 
     refused = live.request("POST", "models/0123456789abcdef/promote", json=body)
+    rl = live.get("models").json()["live"]["rl"]
+    foreign = live.request("POST", f"models/{rl}/promote", json=body)
 
     assert refused.status_code == 422, refused.text
+    assert foreign.status_code == 422, foreign.text
     made = num_decisions(live.get("status").json()["trader"])
     live.wait_until(lambda trader: num_decisions(trader) >= made + 2)
 
@@ -184,6 +187,12 @@ def test_processes_stop_and_start_once_however_often_asked(live: UpProcess) -> N
     audit = [(r["action"], r["changed"]) for r in live.get("processes/audit?limit=4").json()]
     assert audit == [("start", False), ("start", True), ("stop", False), ("stop", True)]
     assert live.request("POST", "processes/tradr/stop").status_code == 422
+    assert live.request("POST", "processes/training/start").status_code == 422, "--no-training"
+    states = {r["name"]: r["state"] for r in live.get("processes").json() if r["kind"] == "process"}
+    assert states == {
+        **dict.fromkeys(("feed", "trader", "settlement", "dashboard"), "running"),
+        "training": "off",
+    }
     wish("dashboard", "stop")
     wait_for(lambda: not live.pages)
     wish("dashboard", "start")

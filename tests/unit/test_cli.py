@@ -315,6 +315,28 @@ def test_models_are_listed_and_promoted_while_nothing_runs(ask: Ask, tmp_path: P
     assert (unknown.code, "expected a registered checkpoint" in unknown.err) == (1, True)
 
 
+def test_promotion_while_nothing_runs_holds_for_the_newest_run(ask: Ask, tmp_path: Path) -> None:
+    run = Home(tmp_path).open_run(
+        source="recording",
+        recording="hand-made",
+        content_hash="0" * 64,
+        settings=Settings(),
+        checkpoints={"cnn": "aa", "rl": "r", "moe": "m"},
+        fresh=False,
+    )
+    registry = Registry(tmp_path / "registry.sqlite")
+    for id, role in (("aa", "champion"), ("bb", "challenger")):
+        registry.register(Entry(id, "cnn", role, "data", "config", 0, {}))
+
+    promoted = ask("models", "promote", "bb", "--home", tmp_path, "--json")
+    again = ask("models", "promote", "bb", "--home", tmp_path)
+
+    (kept,) = LedgerReader(run.path / "ledger.sqlite").promotions()
+    assert (kept.checkpoint, kept.before) == ("bb", "aa")
+    assert json.loads(promoted.out)["event_ns"] == kept.event_ns == 0
+    assert (again.code, "answers already" in again.err) == (1, True)
+
+
 def test_doctor_names_a_wrong_setting_with_a_remedy(ask: Ask, tmp_path: Path) -> None:
     (tmp_path / "config.toml").write_text("[server]\nport = 9000\n")
 

@@ -164,7 +164,7 @@ class Room:
             portfolio=self.portfolio,
             gate=Gate.of(settings),
             executor=PaperExecutor(self.exchange.quote, rules=rules, trading=settings.trading),
-            size=Sizing(settings.risk, rules),
+            size=Sizing(settings.risk, rules, fee_bps=settings.trading.fee_bps),
             rules=rules,
             stop_r=settings.risk.stop_r,
         )
@@ -205,6 +205,10 @@ class Room:
         rows = self.ledger.orders(999)
         sign = ["-" if row["quantity"].startswith("-") else "+" for row in rows]
         return [(r["symbol"], r["purpose"], s, r["state"]) for r, s in zip(rows, sign, strict=True)]
+
+    def is_halted(self, second: int) -> bool:
+        """Return whether trading is halted at a second."""
+        return any(halt.holds_at(instant(second)) for halt in self.ledger.halts())
 
     def held(self) -> dict[str, Decimal]:
         """Return the quantities that are open, by symbol."""

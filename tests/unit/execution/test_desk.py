@@ -17,7 +17,16 @@ from alphapulse.config import Risk, Settings, Trading
 from alphapulse.domain.errors import InvalidRequest, StoreError
 from alphapulse.domain.inference import inference_id
 from alphapulse.domain.trading import Purpose
-from tests.unit.execution.desks import MARGIN, Crash, Exchange, Room, decided, limits, rows_of
+from tests.unit.execution.desks import (
+    MARGIN,
+    PRICES,
+    Crash,
+    Exchange,
+    Room,
+    decided,
+    limits,
+    rows_of,
+)
 from tests.unit.execution.points import BTC, ETH, RUN, instant
 
 Logged = Callable[[str], list[dict[str, Any]]]
@@ -167,6 +176,49 @@ def test_orders_from_an_inference_that_is_not_durable_are_flagged(room: Room) ->
     assert [order["is_stored"] for order in room.ledger.orders(9)] == [False, False, True]
 
 
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("is_halt", [False, True])
+@pytest.mark.parametrize("stored", [False, True])
+def test_stop_or_halt_is_flagged_as_the_entry_it_cites(
+    tmp_path: Path, stored: bool, is_halt: bool, is_restarted: bool
+) -> None:
+    room = Room(tmp_path)
+    room.act(1, "buy", stored=stored)
+    if is_halt:
+        room.halt("news", 1)
+    if is_restarted:
+        room = Room(tmp_path)
+        room.restore(1)
+
+    room.act(2, low=2_400.0, stored=not stored)
+
+    entry, closing_ = room.ledger.orders(9)
+    assert closing_["purpose"] == (HALT if is_halt else STOP)
+    assert closing_["inference_id"] == entry["inference_id"]
+    assert [entry["is_stored"], closing_["is_stored"]] == [stored, stored]
+
+
+def test_exit_is_flagged_as_the_decision_it_cites(room: Room) -> None:
+    room.act(1, "buy", stored=False)
+    room.act(2, "sell")
+
+    entry, exit_ = room.ledger.orders(9)
+    assert exit_["inference_id"] != entry["inference_id"]
+    assert [entry["is_stored"], exit_["is_stored"]] == [False, True]
+
+
+def test_entries_of_an_instant_and_their_fees_cost_no_more_than_the_cash(tmp_path: Path) -> None:
+    room = Room(tmp_path, limits(max_position_pct=100.0, risk_pct=100.0))
+
+    room.act(1, "buy", ("buy", BTC))
+
+    notional = sum(
+        Decimal(order["quantity"]) * Decimal(repr(PRICES[order["symbol"]]))
+        for order in room.ledger.orders(9)
+    )
+    assert Decimal(9_980) < notional <= Decimal(10_000) / Decimal("1.001")
+
+
 def test_unknown_risk_is_no_entry_and_says_why(room: Room, logged: Logged) -> None:
     room.act(1, "buy", risk=float("nan"))
 
@@ -180,6 +232,8 @@ def test_order_that_met_no_market_is_over(room: Room) -> None:
     room.act(1, "buy")
 
     assert room.orders() == [(ETH, ENTRY, "+", "unfilled")]
+    reason = room.ledger.orders(1)[0]["reason"]
+    assert "the source had ended, the market had moved past it" in reason
     assert room.held() == {}
 
 
@@ -191,7 +245,7 @@ def test_drawdown_at_its_limit_halts_closes_everything_and_is_told(
     room.act(2)
 
     assert room.orders()[2:] == [(BTC, HALT, "-", "filled"), (ETH, HALT, "-", "filled")]
-    assert room.ledger.is_halted(instant(2))
+    assert room.is_halted(2)
     (line,) = logged("halted")
     assert (line["code"], line["level"]) == ("DrawdownHalt", "warning")
     assert "reached the limit 5.0000%" in line["reason"]
@@ -246,11 +300,41 @@ def test_resumed_desk_trades_and_does_not_halt_again_at_once(
     room.act(3, "buy")
 
     assert room.orders()[-1] == (ETH, ENTRY, "+", "filled")
-    assert not room.ledger.is_halted(instant(3))
+    assert not room.is_halted(3)
     step = room.ledger.step_at(instant(3))
     assert step is not None
     assert step.peak == step.equity
     assert step.drawdown == 0
+
+
+@pytest.mark.parametrize("is_restarted", [False, True])
+@pytest.mark.parametrize("is_taken", [True, False])
+@pytest.mark.parametrize("cleared", [2, 3])
+def test_peak_starts_anew_once_whether_resumed_between_instants_or_during_one(
+    tmp_path: Path, cleared: int, is_taken: bool, is_restarted: bool
+) -> None:
+    settings, exchange = limits(max_drawdown_pct=5.0), Exchange(FALLING)
+    room = Room(tmp_path, settings, exchange=exchange)
+    room.act(1, "buy")
+    room.act(2)
+    room.resume("looked into it", cleared)
+    if not is_taken:
+        room.ledger.failing = frozenset({"step"})
+        room.act(3)
+        room.ledger.failing = frozenset()
+    first = 3 if is_taken else 4
+    room.act(first, "buy")
+    if is_restarted:
+        room = Room(tmp_path, settings, exchange=exchange)
+        room.restore(first)
+
+    room.act(first + 1)
+
+    steps = [room.ledger.step_at(instant(second)) for second in (2, first, first + 1)]
+    halted, anew, after = (step or pytest.fail("no step") for step in steps)
+    assert halted.drawdown >= Decimal("0.05")
+    assert anew.peak == anew.equity
+    assert after.equity < after.peak == anew.peak
 
 
 def test_resuming_where_nothing_is_halted_is_refused(room: Room) -> None:
@@ -306,6 +390,58 @@ def test_step_the_ledger_does_not_take_sends_nothing_and_the_next_one_tries_anew
     assert (line["code"], line["level"]) == ("StoreError", "error")
     assert "no space left" in line["reason"]
     assert line["remedy"]
+
+
+@pytest.mark.parametrize("num_missed", [1, 5])
+def test_stop_touched_while_the_ledger_was_down_closes_at_the_next_step(
+    room: Room, num_missed: int
+) -> None:
+    room.act(1, "buy")
+    room.ledger.failing = frozenset({"step"})
+    room.act(2, low=2_400.0)
+    for second in range(3, 2 + num_missed):
+        room.act(second)
+    room.ledger.failing = frozenset()
+
+    room.act(2 + num_missed)
+
+    assert room.orders()[1:] == [(ETH, STOP, "-", "filled")]
+    assert room.ledger.orders(1)[0]["event_ns"] == instant(2 + num_missed)
+
+
+def test_stop_touched_while_an_answer_was_not_stored_closes_at_the_next_step(room: Room) -> None:
+    room.ledger.failing = frozenset({"fill"})
+    room.act(1, "buy")
+    room.act(2, low=2_400.0)
+    room.ledger.failing = frozenset()
+
+    room.act(3)
+
+    assert room.orders()[1:] == [(ETH, STOP, "-", "filled")]
+
+
+def test_stop_touched_while_the_market_did_not_answer_closes_at_the_next_step(room: Room) -> None:
+    room.act(1, "buy")
+    room.exchange.is_down = True
+    for second, low in ((2, 2_500.0), (3, 2_400.0)):
+        with pytest.raises(ConnectionError):
+            room.act(second, ("buy", BTC), low=low)
+    room.exchange.is_down = False
+
+    room.act(4)
+
+    assert room.orders()[1:] == [(BTC, ENTRY, "+", "filled"), (ETH, STOP, "-", "filled")]
+
+
+def test_low_before_an_entry_does_not_stop_it(room: Room) -> None:
+    room.ledger.failing = frozenset({"step"})
+    room.act(1, low=2_400.0)
+    room.ledger.failing = frozenset()
+    room.act(2, "buy")
+
+    room.act(3)
+
+    assert room.orders() == [(ETH, ENTRY, "+", "filled")]
 
 
 def test_peak_of_an_instant_that_did_not_happen_is_forgotten(tmp_path: Path) -> None:
@@ -446,6 +582,35 @@ def test_desk_before_its_first_instant_is_flat(room: Room) -> None:
     }  # fmt: skip
 
 
+def test_summary_of_a_run_nobody_works_on_is_the_one_it_ended_with(tmp_path: Path) -> None:
+    path = {1: {ETH: 2_500.0}, 3: {ETH: 2_520.0}}
+    room = Room(tmp_path, exchange=Exchange(path))
+    for second, action in ((1, "buy"), (2, "sell"), (3, "buy")):
+        room.act(second, action)
+    room.act(4, ("buy", BTC))
+    expected, positions = room.desk.summary(), room.desk.positions()
+    room.ledger.close()
+
+    stopped = Room(tmp_path)
+    asyncio.run(stopped.desk.restore(stopped.ledger.last_step() or 0))
+
+    assert stopped.desk.summary() == expected
+    assert stopped.desk.positions() == positions
+    prices = {position["symbol"]: Decimal(position["price"]) for position in positions}
+    assert prices == {BTC: Decimal(60_000), ETH: Decimal(2_520)}
+    assert_balanced(stopped)
+
+
+def test_summary_of_a_run_that_ended_before_its_first_step_is_flat(tmp_path: Path) -> None:
+    room = Room(tmp_path)
+    before = room.desk.summary()
+
+    asyncio.run(room.desk.restore(room.ledger.last_step() or 0))
+
+    assert room.desk.summary() == before
+    assert (before["equity"], before["positions"]) == ("10000.0", [])
+
+
 def test_fills_that_do_not_add_up_to_the_cash_of_the_step_stop_the_restart(tmp_path: Path) -> None:
     room = Room(tmp_path)
     room.act(1, "buy")
@@ -481,7 +646,7 @@ STORY_PATH = {0: {ETH: 2_500.0}, 3: {ETH: 2_490.0}, 6: {ETH: 2_200.0}, 10: {ETH:
 def play(room: Room, seconds: range, vectors: dict[int, Any]) -> None:
     for second in seconds:
         actions, mark = STORY[second]
-        if second == RESUMED_AFTER + 1 and room.ledger.is_halted(instant(second)):
+        if second == RESUMED_AFTER + 1 and room.is_halted(second):
             room.resume("looked into it", RESUMED_AFTER)
         room.act(second, *actions, **mark)
         vectors[second] = {s: v.tolist() for s, v in room.desk.account_vectors().items()}

@@ -177,10 +177,11 @@ def test_positions_are_those_of_its_fills() -> None:
 def test_turned_position_is_a_new_one() -> None:
     executor = an_executor(BOOK)
 
-    submit(executor, replace(BUY, quantity=Decimal("0.2")), SELL)
+    submit(executor, replace(BUY, quantity=Decimal("0.2")), replace(SELL, is_stored=False))
 
     (short,) = held(executor)
     assert (short.quantity, short.stop_price) == (Decimal("-0.3"), None)
+    assert not short.is_stored
 
 
 @given(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,12 +15,14 @@ from alphapulse.config import Learning, load_settings
 from alphapulse.domain.errors import InvalidRequest
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import SECOND_NS
+from alphapulse.interfaces import Query
 from alphapulse.models.cnn import CNN
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
 from experiments.answered import (
     Answered,
     Parts,
+    actions_answered,
     answered,
     examples,
     forecasts_answered,
@@ -71,6 +74,28 @@ def test_what_was_not_known_by_the_instant_of_the_round_is_left_out() -> None:
 
     assert [row.inference_id for row in found] == ["i1", "i2"]
     assert [len(row.outcomes) for row in found] == [1, 1]
+
+
+class Kept:
+    """A history of the given outcomes, whatever is asked of it about them."""
+
+    def __init__(self, *outcomes: Outcome) -> None:
+        self._outcomes = outcomes
+
+    async def query(self, query: Query) -> pd.DataFrame:
+        assert query.table == "outcomes"
+        return pd.DataFrame([asdict(outcome) for outcome in self._outcomes])
+
+
+def test_an_action_with_a_missing_bar_on_either_side_teaches_nothing() -> None:
+    whole = replace(outcome(1, 9), level=0, kind="", result_long=0.5, result_short=-0.7)
+    void = replace(whole, inference_id="i2", result_short=float("nan"), reason="void")
+
+    found = asyncio.run(
+        actions_answered(Kept(whole, void), run="r", model="rl", until_ns=10 * SECOND_NS)
+    )
+
+    assert [row.inference_id for row in found] == ["i1"]
 
 
 def test_answers_of_what_is_learned_were_known_before_anything_compared_was_said() -> None:

@@ -156,8 +156,8 @@ def test_a_round_leaves_verdict_challenger_and_figures(answered_run: AnsweredRun
     assert FIRST_TICK_NS < layout["trained"]["until_ns"] < answered_run.last_ns
     roles = {e.id: e.role for e in Registry(home / "registry.sqlite").entries()}
     promoted = done.state is RoundState.PROMOTED
-    assert roles[done.challenger] == ("champion" if promoted else "rejected")
-    assert roles[done.champion] == ("retired" if promoted else "champion")
+    assert roles[done.challenger] == ("challenger" if promoted else "rejected")
+    assert roles[done.champion] == "champion"
 
 
 def test_what_a_challenger_learned_is_never_compared_on_later(answered_run: AnsweredRun) -> None:

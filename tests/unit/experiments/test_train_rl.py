@@ -19,6 +19,7 @@ from alphapulse.domain.inference import MODELS, Action
 from alphapulse.domain.learning import RoundState
 from alphapulse.learning.rewards import Costs, Rules
 from alphapulse.models.checkpoints import Registry, directory_of
+from alphapulse.models.cnn import CNN
 from alphapulse.models.network import owned
 from alphapulse.models.policy import ACTIONS
 from alphapulse.models.rl import RL
@@ -26,10 +27,11 @@ from alphapulse.models.rounds import Rounds
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
 from experiments.answered import actions_answered, answered
+from experiments.env import taught_until_ns
 from experiments.lessons import Lesson, judge
 from experiments.stored import Demonstration, Stored, choices, demonstrations, stored
 from experiments.train_rl import train_round
-from tests.unit.experiments.conftest import AnsweredRun
+from tests.unit.experiments.conftest import FIRST_TICK_NS, AnsweredRun
 
 SPOT = Rules(Costs(0.0011), allow_short=False)
 BUY, SELL, HOLD = (ACTIONS.index(action) for action in (Action.BUY, Action.SELL, Action.HOLD))
@@ -190,6 +192,25 @@ def test_choices_are_those_the_policy_serves(settled: list[Stored], checkpoint: 
     assert replace(settled[0], symbol="X").symbol == "X"
 
 
+def test_ppo_compares_on_no_minute_that_the_cnn_may_have_learned_from(
+    answered_run: AnsweredRun, recordings: Path
+) -> None:
+    home, path = answered_run.home, answered_run.home / "registry.sqlite"
+    registry, num = Registry(path), 40
+    first = train_round(home, algorithm="ppo", recording=recordings, num_minutes=num, confirm_ns=1)
+    known = CNN.load(directory_of(home, model="cnn", id=answered_run.champions["cnn"]))
+    known.trained = {"until_ns": FIRST_TICK_NS}
+    id = known.save(directory_of(home, model="cnn", id=known.version))
+    (entry,) = (e for e in registry.entries() if e.id == answered_run.champions["cnn"])
+    registry.register(replace(entry, id=id))
+
+    after = train_round(home, algorithm="ppo", recording=recordings, num_minutes=num, confirm_ns=2)
+
+    assert first.reason.startswith("too little to compare on: 1 times 10 minutes")
+    assert after.reason.startswith("too little to compare on: 0 times 10 minutes")
+    assert (after.state, after.challenger) == (RoundState.REJECTED, "")
+
+
 @pytest.mark.ray
 @pytest.mark.slow
 def test_the_ppo_command_trains_judges_and_prints_its_round(
@@ -212,3 +233,5 @@ def test_the_ppo_command_trains_judges_and_prints_its_round(
     assert told["figures"]["flat_utility_r"] == 0.0
     kept = RL.load(directory_of(answered_run.home, model="rl", id=told["challenger"]))
     assert kept.trained["algorithm"] == "ppo"
+    taught_ns = asyncio.run(taught_until_ns(recordings, load_settings(answered_run.home)))
+    assert taught_ns <= kept.trained["until_ns"] < FIRST_TICK_NS

@@ -6,20 +6,14 @@ import math
 from typing import Any
 
 import numpy as np
-import pytest
 
 from alphapulse.domain.learning import Outcome
 from alphapulse.learning.examples import (
-    BUY,
-    HOLD,
-    SELL,
-    hindsight,
     is_accurate,
     sharing,
     targets_of,
     weights_of,
 )
-from alphapulse.models.policy import ACTIONS
 
 NAN = math.nan
 
@@ -33,10 +27,6 @@ def outcome(**fields: Any) -> Outcome:
 def forecast(timeframe: str, **fields: Any) -> Outcome:
     answer = {"kind": "H", "bars": 3.0, "move": 0.5, "p_done": 1.0}
     return outcome(timeframe=timeframe, level=2, **(answer | fields))
-
-
-def action(long: float, short: float, **fields: Any) -> Outcome:
-    return outcome(timeframe="1s", level=0, result_long=long, result_short=short, **fields)
 
 
 def test_forecasts_become_the_heads_of_the_cnn_unknown_where_nothing_is_settled() -> None:
@@ -58,68 +48,17 @@ def test_forecasts_become_the_heads_of_the_cnn_unknown_where_nothing_is_settled(
 def test_forecasts_that_share_a_pivot_share_its_weight() -> None:
     same = [forecast("1s", inference_id=str(n)) for n in range(4)]
     others = [forecast("1s", symbol="BTC/USDT"), forecast("1s", ended_ns=16), forecast("1m")]
-    shared = sharing([*same, *others, action(1, 1)])
+    shared = sharing([*same, *others])
 
     unique = [targets_of([o], shared=shared)["unique"] for o in (*same, *others)]
 
     assert [float(np.nanmax(u)) for u in unique] == [0.25] * 4 + [1.0] * 3
 
 
-def test_an_action_leaves_the_forecasts_of_its_inference_alone() -> None:
-    both = targets_of([forecast("1s"), action(0.4, -0.6)])
-    alone = targets_of([action(0.4, -0.6)])
+def test_accurate_is_an_inference_whose_every_forecast_hit() -> None:
+    hit, missed = forecast("1s"), forecast("1m", hit=0.0)
 
-    assert both["p_high"][0] == 1
-    assert both["result"].tolist() == pytest.approx([0.4, -0.6])
-    assert set(alone) == {"result", "action"}
-
-
-def test_results_are_kept_within_limits() -> None:
-    result = targets_of([action(7.0, -4.0)])["result"]
-
-    assert result.tolist() == [3.0, -1.5]
-    assert np.isnan(targets_of([action(NAN, 1.0)])["result"]).tolist() == [True, False]
-
-
-@pytest.mark.parametrize(
-    ("long", "short", "is_held", "best"),
-    [
-        (0.4, -0.6, False, BUY),
-        (0.4, -0.6, True, BUY),
-        (-0.6, 0.4, False, HOLD),
-        (-0.6, 0.4, True, SELL),
-        (-0.6, -0.4, False, HOLD),
-        (-0.6, -0.4, True, SELL),
-        (0.2, 0.3, False, HOLD),
-        (0.2, 0.3, True, HOLD),
-        (0.0, 0.0, True, SELL),
-    ],
-)
-def test_the_action_that_was_best_in_hindsight(
-    long: float, short: float, is_held: bool, best: float
-) -> None:
-    assert hindsight(action(long, short), is_held=is_held) == best
-    assert targets_of([action(long, short)], is_held=is_held)["action"].tolist() == [best]
-
-
-def test_an_action_with_a_void_side_teaches_none() -> None:
-    assert math.isnan(hindsight(action(NAN, 1.0), is_held=True))
-    assert math.isnan(hindsight(action(1.0, NAN), is_held=False))
-
-
-def test_actions_are_numbered_as_the_policy_numbers_them() -> None:
-    assert [ACTIONS[int(i)].value for i in (BUY, SELL, HOLD)] == ["buy", "sell", "hold"]
-
-
-def test_accurate_is_what_hit_wherever_it_could() -> None:
-    hit, missed, held = forecast("1s"), forecast("1m", hit=0.0), action(1, 1, hit=NAN)
-
-    assert [is_accurate(o) for o in ([hit, held], [hit, missed], [held], [])] == [
-        True,
-        False,
-        True,
-        True,
-    ]
+    assert [is_accurate(o) for o in ([hit, hit], [hit, missed], [missed])] == [True, False, False]
 
 
 def test_misses_count_by_their_loss_and_nothing_counts_more_than_threefold() -> None:

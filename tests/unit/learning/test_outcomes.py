@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from alphapulse.domain.errors import InvalidRequest
 from alphapulse.domain.inference import Action, Forecast
 from alphapulse.domain.learning import Inference, Outcome, PastDecision, ShownBar
 from alphapulse.domain.market import SECOND_NS, BarSeries, PivotKind, Timeframe
@@ -348,6 +349,16 @@ def test_the_bars_before_the_run_give_the_structure_and_no_pivots_of_their_own()
         (PivotKind.LOW, at(6)),
     ]
     assert settlement.pivots() == ()
+
+
+def test_a_seed_that_knows_more_than_the_first_instant_is_refused() -> None:
+    rows = np.array([[*shape, 1.0] for shape in SHAPES[:5]])
+    opens = np.array([at(n) for n in range(5)], np.int64)
+    settlement = Settlement(cost_bps=COST_BPS)
+    settlement.seed(BarSeries("ETH/USDT", Timeframe.S1, opens, rows))
+
+    with pytest.raises(InvalidRequest, match="had closed by the first instant"):
+        settlement.take([bar(3, SHAPES[3])])
 
 
 def test_a_decision_that_comes_after_its_bars_has_no_outcome() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ from alphapulse.learning.rewards import (
     target_of,
 )
 
-COSTS = Costs.of(fee_bps=10.0, half_spread_bps=1.0)
+COSTS = Costs(0.0011)
 LONG = Held(position=1, entry=7.0, risk=0.01, since_ns=5)
 
 Walk = list[tuple[int, float, float]]  # target position, move, risk
@@ -133,13 +135,46 @@ def settled() -> Outcome:
     )
 
 
-def test_a_settled_action_brought_its_side_and_what_was_held_already_paid_no_entry() -> None:
+def test_a_settled_action_brought_its_side_and_pays_for_the_sides_that_it_takes() -> None:
+    changes = ((0, 0), (1, 0), (0, 1), (1, 1), (0, -1), (1, -1), (-1, -1))
+
     brought = [
         settled_reward(settled(), before=before, after=after, costs=Costs(0.001))
-        for before, after in ((0, 0), (1, 0), (0, 1), (1, 1), (0, -1))
+        for before, after in changes
     ]
 
-    assert brought == pytest.approx([0.0, 0.0, 0.2, 0.3, -0.6])
+    assert brought == pytest.approx([0.0, -0.1, 0.2, 0.3, -0.6, -0.7, -0.5])
+
+
+@given(
+    st.sampled_from([-1, 0, 1]),
+    st.sampled_from([-1, 0, 1]),
+    st.floats(-0.02, 0.02),
+    st.floats(0, 0.01),
+)
+def test_a_settled_action_brought_what_rewards_step_by_step_say(
+    before: int, after: int, move: float, side: float
+) -> None:
+    costs, paid = Costs(side), 2 * side / 0.01
+    outcome = replace(settled(), result_long=move / 0.01 - paid, result_short=-move / 0.01 - paid)
+    was = moved(FLAT, before, at_ns=1, log_price=7.0, risk=0.01)
+    held = moved(was, after, at_ns=2, log_price=7.0, risk=0.01)
+
+    stepwise = reward(was, held, move=move, costs=costs) + reward(held, FLAT, move=0, costs=costs)
+
+    assert settled_reward(outcome, before=before, after=after, costs=costs) == pytest.approx(
+        stepwise, abs=1e-9
+    )
+
+
+def test_staying_and_leaving_bring_the_same_where_the_price_does_not_move() -> None:
+    still = replace(settled(), result_long=-0.2, result_short=-0.2)  # two sides of 0.1 R
+
+    stay, leave = (
+        settled_reward(still, before=1, after=after, costs=Costs(0.001)) for after in (1, 0)
+    )
+
+    assert stay == leave == pytest.approx(-0.1)
 
 
 def test_negative_costs_are_refused() -> None:

@@ -53,6 +53,21 @@ def test_way_back_is_the_checkpoint_before() -> None:
     assert versions.before("cnn") == "c1"
 
 
+def test_going_back_twice_ends_where_the_run_began_and_not_where_it_went_wrong() -> None:
+    versions = Versions(START, [])
+    for ns, name in ((5, "c1"), (6, "c2")):
+        promoted(versions, name, after_ns=ns)
+
+    went = []
+    for ns in (7, 8):
+        went.append(versions.before("cnn"))
+        promoted(versions, went[-1], after_ns=ns)
+
+    assert went == ["c1", "c0"]
+    with pytest.raises(InvalidRequest, match="to go back on"):
+        versions.before("cnn")
+
+
 @pytest.mark.parametrize(
     ("model", "checkpoint", "said"),
     [("cnn", "c0", "it answers already"), ("lstm", "c1", "expected one of cnn, rl, moe")],

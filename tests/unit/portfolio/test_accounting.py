@@ -50,6 +50,19 @@ def test_buying_turns_cash_into_a_position() -> None:
     assert (portfolio.cash, portfolio.fees) == (Decimal(4_995), Decimal(5))
 
 
+@pytest.mark.parametrize("stored", [False, True])
+def test_position_tells_whether_the_inference_it_names_was_durable(stored: bool) -> None:
+    portfolio = Portfolio(CASH)
+    entry = Order(ETH, 1, Decimal(2), "1" * 32, is_stored=stored)
+    part = Order(ETH, 2, Decimal(-1), "2" * 32, is_stored=not stored)
+
+    portfolio.apply(entry, filled(entry, "2500"))
+    portfolio.apply(part, filled(part, "2510"))
+
+    (position,) = portfolio.positions
+    assert (position.inference_id, position.is_stored) == (entry.inference_id, stored)
+
+
 def test_adding_averages_the_entry_and_keeps_stop_and_inference_of_the_first() -> None:
     portfolio = Portfolio(CASH)
 

@@ -31,7 +31,7 @@ def sized(
     limits: Risk | None = None,
     settings: Settings = SPOT,
 ) -> Size:
-    sizing = Sizing(limits or Risk(), settings.venue_rules)
+    sizing = Sizing(limits or Risk(), settings.venue_rules, fee_bps=settings.trading.fee_bps)
     return sizing(account, symbol=ETH, side=side, risk=risk)
 
 
@@ -61,14 +61,15 @@ def test_position_is_at_most_its_share_of_equity() -> None:
     assert size.quantity == Decimal(1)  # 25 % of 10 000 at 2 500, where risk alone would give 20
 
 
-def test_entry_costs_no_more_than_the_cash_where_nothing_is_lent() -> None:
+def test_entry_and_its_fee_cost_no_more_than_the_cash_where_nothing_is_lent() -> None:
     limits = Risk(max_position_pct=100.0, risk_pct=100.0)
 
     position = Position("BTC/USDT", Decimal(1), Decimal(60_000), 1)
     prices = {ETH: Decimal(2_500), "BTC/USDT": Decimal(60_000)}
     account = Account(9, Decimal(100), (position,), prices)
 
-    assert sized(account, limits=limits).quantity == Decimal("0.04")
+    # 100 is 0.04 at 2 500, and its fee of 0.1 is one more than there is
+    assert sized(account, limits=limits).quantity == Decimal("0.0399")
     assert sized(account, limits=limits, settings=MARGIN).quantity == Decimal("24.04")
 
 
@@ -107,6 +108,23 @@ def test_account_without_equity_enters_nothing(cash: str) -> None:
 
     assert size.quantity == 0
     assert "too small" in size.reason
+
+
+@given(
+    price=st.decimals("0.05", "99999.99", places=2),
+    cash=st.decimals("1", "1000000", places=2),
+    fee_bps=st.floats(0, 100),
+)
+def test_whole_account_pays_for_its_entry_and_the_fee(
+    price: Decimal, cash: Decimal, fee_bps: float
+) -> None:
+    limits, trading = Risk(risk_pct=100.0, max_position_pct=100.0), Trading(fee_bps=fee_bps)
+    settings = Settings(trading=trading, risk=limits)
+
+    size = sized(flat(price, cash), limits=limits, settings=settings)
+
+    notional = size.quantity * price
+    assert notional + notional * Decimal(repr(fee_bps)) / 10_000 <= cash
 
 
 @given(

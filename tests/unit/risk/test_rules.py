@@ -62,6 +62,17 @@ def test_stop_loss_takes_the_price_where_no_extremes_are_known(price: str, num_o
     assert len(StopLoss().exits(account)) == num_orders
 
 
+@pytest.mark.parametrize("stored", [False, True])
+@pytest.mark.parametrize("rule", [StopLoss(), MaxDrawdown(Decimal("0.1"))])
+def test_what_a_rule_closes_is_flagged_as_the_entry_it_cites(rule: RiskRule, stored: bool) -> None:
+    position = replace(LONG, stop_price=PRICES[ETH], is_stored=stored)
+    account = replace(HELD, positions=(position,), is_halted=True)
+
+    (closing,) = rule.exits(account)
+
+    assert (closing.inference_id, closing.is_stored) == (position.inference_id, stored)
+
+
 def test_stop_loss_leaves_a_position_without_a_stop_alone() -> None:
     account = replace(HELD, positions=(replace(LONG, stop_price=None),))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -74,3 +75,16 @@ def test_file_that_is_no_database_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(StoreError, match=r"control\.sqlite"):
         Control(path)
+
+
+def test_file_that_cannot_be_read_changes_no_wish(tmp_path: Path) -> None:
+    path = tmp_path / "control.sqlite"
+    control = Control(path)
+    control.wish("trader", is_wanted=False, asked_by="page")
+    assert not control.is_wanted("trader")
+
+    with sqlite3.connect(path) as other:
+        other.execute("DROP TABLE wishes")
+
+    assert not control.is_wanted("trader")
+    assert control.is_wanted("feed")
