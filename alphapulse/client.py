@@ -176,8 +176,8 @@ def promote(home: Path, checkpoint: str, reason: str) -> dict[str, Any]:
         return answer
     if Home(home).holder() is not None:
         raise Unavailable(f"{home}: `alphapulse up` is starting or ending there; ask again")
-    registry.promote(checkpoint)
     event_ns = _promote_in_newest_run(home, model, checkpoint, reason)
+    registry.promote(checkpoint)
     return {"model": model, "checkpoint": checkpoint, "event_ns": event_ns, "reason": reason}
 
 
@@ -236,11 +236,9 @@ def _run(home: Path, words: list[str]) -> dict[str, Any]:
         submit = [str(Path(sys.executable).with_name("ray")), "job", "submit"]
         submit += ["--address", urls.get("ray dashboard", "http://127.0.0.1:8265")]
         submit += ["--log-style", "record", "--", *command]
-        environ = {
-            **os.environ,
-            "RAY_AUTH_MODE": "token",
-            "RAY_AUTH_TOKEN_PATH": str((home / "ray_token").absolute()),
-        }
+        environ, token = dict(os.environ), (home / "ray_token").absolute()
+        if token.exists():  # a head of our own; another's token is in the environment
+            environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
         ended = subprocess.run(submit, stdout=subprocess.PIPE, text=True, check=False, env=environ)
     else:
         ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
