@@ -26,7 +26,7 @@ from alphapulse.domain.inference import Prediction
 from alphapulse.interfaces import LearnReport, Model
 from alphapulse.models.checkpoints import Entry, Registry, directory_of
 from alphapulse.models.network import seed_all
-from experiments import train_cnn, train_moe, train_rl
+from experiments import first_cnn, first_moe, first_rl
 from experiments.dataset import HELD_OUT, Dataset, collect
 
 Step = Callable[[], None]
@@ -104,13 +104,13 @@ def _train(
     seed_all(training.seed)
     total = (training.num_train + training.num_held_out) // 2
     dataset = asyncio.run(collect(recording, settings, on_instant=begin("reading history", total)))
-    steps = train_cnn.num_steps(dataset, training)
-    cnn, of_cnn = train_cnn.train(dataset, training, begin("training cnn", steps))
+    steps = first_cnn.num_steps(dataset, training)
+    cnn, of_cnn = first_cnn.train(dataset, training, begin("training cnn", steps))
     said: dict[tuple[int, int], dict[str, Prediction]] = {}
     _ask(cnn, dataset, ("rl", "moe", HELD_OUT), said, begin)
-    rl, of_rl = train_rl.train(dataset, training, said)
+    rl, of_rl = first_rl.train(dataset, training, said)
     _ask(rl, dataset, ("moe", HELD_OUT), said, begin)
-    moe, of_moe = train_moe.train(dataset, training, said)
+    moe, of_moe = first_moe.train(dataset, training, said)
     return dataset, {"cnn": (cnn, of_cnn), "rl": (rl, of_rl), "moe": (moe, of_moe)}
 
 

@@ -35,7 +35,7 @@ from alphapulse.models.cnn import CNN
 from alphapulse.models.network import use_one_thread
 from alphapulse.models.rl import RL
 from alphapulse.storage.home import Home
-from experiments import train_cnn
+from experiments import first_cnn
 from experiments.dataset import HELD_OUT, Dataset, collect
 from experiments.env import Minutes, ReplayEnv, collect_minutes
 from experiments.lessons import greedy, rules_of
@@ -85,9 +85,9 @@ def cnn_trial(config: Mapping[str, Any], *, dataset: Dataset, settings: Settings
     training = replace(settings.training, epochs=config["epochs"])
 
     def told(network: Any) -> None:
-        tune.report({"loss": against_base(train_cnn.held_out_report(network, dataset))})
+        tune.report({"loss": against_base(first_cnn.held_out_report(network, dataset))})
 
-    model, done = train_cnn.train(
+    model, done = first_cnn.train(
         dataset, training, rate=config["rate"], decay=config["decay"], on_epoch=told
     )
     _leave(model, {"loss": against_base(done)})

@@ -1,4 +1,4 @@
-"""Train the policy: first by a teacher; then by replayed minutes (PPO) or stored answers (MARWIL).
+"""Train the policy by replayed minutes (PPO) or stored answers (MARWIL), and keep the better one.
 
 python -m experiments.train_rl --home user_data --algorithm ppo --recording DIR [--iterations K]
 python -m experiments.train_rl --home user_data --algorithm marwil --run 1 [--until T] [--json]
@@ -21,12 +21,11 @@ from typing import Any
 from rich.console import Console
 
 from alphapulse import logs
-from alphapulse.config import Settings, Training, load_settings
+from alphapulse.config import Settings, load_settings
 from alphapulse.data.tape import content_hash
 from alphapulse.domain.errors import AlphaPulseError, InvalidRequest
 from alphapulse.domain.learning import RoundState, TrainingRound
 from alphapulse.features.grid import iso
-from alphapulse.interfaces import LearnReport
 from alphapulse.learning.promotion import Verdict
 from alphapulse.models.checkpoints import Registry, directory_of
 from alphapulse.models.cnn import CNN
@@ -35,7 +34,6 @@ from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
 from alphapulse.storage.run import now
 from experiments.answered import Parts, actions_answered, answered, parts, require_no_leak
-from experiments.dataset import HELD_OUT, Dataset, Upstream
 from experiments.env import (
     candles_end_ns,
     collect_minutes,
@@ -57,25 +55,6 @@ from experiments.round import (
 from experiments.stored import Stored, stored
 from experiments.tracking import tracked
 
-FLAT_AND_LONG = (0, 1)
-EPOCHS = 4
-
-
-def train(dataset: Dataset, training: Training, upstream: Upstream) -> tuple[RL, LearnReport]:
-    """Return a trained policy and its losses on the held-out part.
-
-    Args:
-        dataset: of `experiments.dataset.collect`.
-        training: the seed.
-        upstream: by (instant, symbol) the CNN's prediction, for the parts `rl` and `held_out`.
-    """
-    model = RL.fresh(seed=training.seed)
-    shown = dataset.rows("rl", upstream, positions=FLAT_AND_LONG)
-    model.fit(shown, seed=training.seed, epochs=EPOCHS)
-    return model, model.report(shown, dataset.rows(HELD_OUT, upstream, positions=FLAT_AND_LONG))
-
-
-# A round by rewards.
 MINUTES = 600  # of candles that PPO replays, the newest
 ITERATIONS = {"ppo": 8, "marwil": 10}
 ALGORITHMS = tuple(ITERATIONS)
