@@ -86,11 +86,6 @@ class RoundScheduler:
         self._counters["started"] += 1
         return start
 
-    @property
-    def waiting(self) -> Start | None:
-        """Return what would begin next, None if nothing waits."""
-        return self._waiting
-
     def counters(self) -> dict[str, int]:
         """Return how many rounds were started, how many pivots coalesced or came too soon."""
         return dict(self._counters)

@@ -12,7 +12,7 @@ from alphapulse.interfaces import Panel
 
 THRESHOLDS = ("entry", "exit")
 ASKED = "asked for on the monitor"  # the reason of a person who gave none
-STATE_COLOURS = {"running": "green", "stopped": "gray", "starting": "orange"}
+STATE_COLOURS = {"running": "green", "stopped": "gray", "off": "gray", "starting": "orange"}
 
 
 class ThresholdsPanel(Panel):
@@ -90,6 +90,8 @@ class ProcessesPanel(Panel):
                 continue
             text, button = canvas.columns([8, 7], vertical_alignment="center")
             text.markdown(_line(row, is_old=is_cut_off(snapshot)))
+            if row["state"] == "off":  # this `up` was told to leave it out
+                continue
             verb = "stop" if _is_wanted(row) else "start"
             name = row["name"]
             if button.button(f"{verb} {name}", key=f"switch {name}", width="stretch"):

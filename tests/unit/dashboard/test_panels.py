@@ -424,6 +424,17 @@ def test_every_process_can_be_stopped_and_started(snapshot: Snapshot, name: str)
     )
 
 
+def test_process_that_was_left_out_is_named_and_has_no_switch(snapshot: Snapshot) -> None:
+    rows = [{"name": "training", "kind": "process", "state": "off", "wanted": "running"}]
+    canvas = Canvas()
+
+    assert ProcessesPanel().render(but(snapshot, processes=rows), canvas) is None
+
+    assert canvas.of("button") == []
+    assert "training" in canvas.text
+    assert "off" in canvas.text
+
+
 def test_actor_with_the_name_of_a_process_has_no_second_switch(snapshot: Snapshot) -> None:
     canvas = Canvas()
 

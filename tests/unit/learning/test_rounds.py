@@ -70,7 +70,7 @@ def test_only_the_level_learned_on_a_timeframe_begins_one() -> None:
     rounds = scheduler()
 
     rounds.offer([pivot(100, level=1), pivot(101, level=3), pivot(102, timeframe=Timeframe.H1)])
-    nothing = rounds.waiting
+    nothing = rounds.next(is_running=False, num_examples=ENOUGH)
     rounds.offer([pivot(103, timeframe=Timeframe.D1, level=1)])
 
     assert nothing is None
