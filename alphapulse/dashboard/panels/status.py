@@ -18,7 +18,6 @@ from alphapulse.dashboard.panels.reading import (
 from alphapulse.domain.status import Alert, Command, Snapshot
 from alphapulse.interfaces import Panel
 
-
 HALTED = "TradingHalted"  # code of an alert that has a banner of its own
 NUM_ALERTS = 4  # shown at once
 
