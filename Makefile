@@ -6,7 +6,7 @@ ALPHAPULSE_RECORDINGS ?= $(wildcard ../shared/market)
 ALPHAPULSE_RECORDINGS := $(if $(ALPHAPULSE_RECORDINGS),$(abspath $(ALPHAPULSE_RECORDINGS)))
 export ALPHAPULSE_RECORDINGS
 
-.PHONY: setup run test check bench clean
+.PHONY: setup run test check bench exchange clean
 
 setup:  ## make .venv from the lock; nothing to do the second time
 	@scripts/setup.sh
@@ -25,6 +25,9 @@ check: setup  ## lint, format and types
 
 bench:  ## make .venv-bench with the peers the benchmarks compare with
 	@scripts/bench-setup.sh
+
+exchange: setup  ## play a recording as a Binance on this machine: make exchange ARGS="--speed 5"
+	@.venv/bin/python -m tests.exchange $(ARGS)
 
 clean:  ## remove what the commands above made; user_data/ stays
 	rm -rf .venv .venv-bench .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

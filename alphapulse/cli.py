@@ -57,6 +57,11 @@ SHOWN = {
         *("event_ns", "known_ns", "symbol", "model", "timeframe", "level"),
         *("kind", "action", "reason", "hit", "result"),
     ),
+    "recordings": ("path", "replay", "content_hash", "reason"),
+    "files": (
+        *("file", "rows", "first_ns", "last_ns"),
+        *("gaps", "missing", "longest_gap_s", "complete_pct"),
+    ),
 }
 
 
@@ -81,6 +86,15 @@ class Trained(StrEnum):
 
     CNN = "cnn"
     RL = "rl"
+
+
+class CandleLength(StrEnum):
+    """The candles a replay, or a training, can use."""
+
+    S1 = "1s"
+    M1 = "1m"
+    H1 = "1h"
+    D1 = "1d"
 
 
 class Algorithm(StrEnum):
@@ -174,6 +188,43 @@ def backtest(
     _print(answer, as_json)
     if answer["is_halted"]:
         raise typer.Exit(HALTED)
+
+
+@app.command()
+def recordings(
+    recording: RecordingOption = None, home: HomeOption = DEFAULT_HOME, as_json: JsonOption = False
+) -> None:
+    """Say which recordings there are: ranges, gaps, completeness, and whether `up` replays them."""
+    answer = importlib.import_module("alphapulse.client").read_recordings(home, recording)
+    if not as_json:  # one narrow table a recording; what is wrong with a file needs its own line
+        files, columns = answer.pop("files"), SHOWN["files"]
+        for name in dict.fromkeys(row["recording"] for row in files):
+            mine = [row for row in files if row["recording"] == name]
+            answer[name] = [{column: row[column] for column in columns} for row in mine]
+        wrong = [{"file": row["file"], "error": row["error"]} for row in files if row["error"]]
+        answer |= {"errors": wrong} if wrong else {}
+        answer["recordings"] = [
+            {column: row[column] for column in SHOWN["recordings"]} for row in answer["recordings"]
+        ]
+    _print(answer, as_json)
+
+
+@app.command()
+def download(
+    exchange: Annotated[str, typer.Option(help="ccxt id of the venue.")],
+    symbol: Annotated[str, typer.Option(help="Such as ETH/USDT.")],
+    timeframe: Annotated[CandleLength, typer.Option(help="Length of a candle.")],
+    since: Annotated[str, typer.Option(help="ISO-8601, inclusive.")],
+    until: Annotated[
+        str | None, typer.Option(help="ISO-8601, exclusive; else the newest closed candle.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Download candles into HOME/market; again, it goes on where the file ends."""
+    client = importlib.import_module("alphapulse.client")
+    asked = exchange, symbol, timeframe.value, _ns(since), _ns(until)
+    _print(client.download(home, *asked), as_json)
 
 
 @app.command()
@@ -344,7 +395,9 @@ def _print(answer: dict[str, Any], as_json: bool) -> None:
             text = json.dumps(value, indent=1) if isinstance(value, dict) else str(value)
             pairs.add_row(key, text)
             continue
-        rows = Table(*(value[0] if value else ["nothing"]), title=key)
+        rows = Table(title=key)
+        for name in value[0] if value else ["nothing"]:
+            rows.add_column(name, overflow="fold")  # a path or a hash is of no use cut short
         for row in value:
             rows.add_row(*(_cell(name, cell) for name, cell in row.items()))
         console.print(rows, markup=False)

@@ -9,6 +9,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,10 @@ import httpx
 import psutil
 
 from alphapulse.config import load_settings
+from alphapulse.data.recordings import list_recordings
 from alphapulse.data.tape import find_recording
-from alphapulse.domain.errors import ClusterError, InvalidRequest, Unavailable
+from alphapulse.domain.errors import ClusterError, InvalidRequest, NoData, Unavailable
+from alphapulse.domain.market import Timeframe
 from alphapulse.interfaces import Query
 from alphapulse.models.checkpoints import Registry
 from alphapulse.models.versions import Versions
@@ -227,6 +232,76 @@ def sweep(home: Path, model: str, trials: int, recording: Path | None) -> dict[s
     words = ["-m", "experiments.sweep", model, "--home", str(home.absolute())]
     words += ["--recording", str(_recording(home, recording)), "--trials", str(trials)]
     return _run(home, words)
+
+
+def read_recordings(home: Path, recording: Path | None) -> dict[str, Any]:
+    """Return every recording `up` could find, and every file in them, read from end to end."""
+    instruments = load_settings(home).market.instruments
+    roots = [Home(home).path / "market"]
+    found = list_recordings(recording, instruments, os.environ, roots=roots)
+    return {
+        "recordings": [one.as_row() for one in found],
+        "files": [asdict(file) for one in found for file in one.files],
+    }
+
+
+def download(
+    home: Path,
+    exchange: str,
+    symbol: str,
+    timeframe: str,
+    since_ns: int,
+    until_ns: int | None,
+    *,
+    venue: Callable[[], Any] | None = None,
+) -> dict[str, Any]:
+    """Bring a candle file in HOME/market up to what the venue has; a bar on stderr shows how far.
+
+    `venue` makes the exchange, in place of ccxt.pro's. Raises ConfigError if ccxt does not know the
+    venue, NoData if it does not answer or has none of the candles.
+    """
+    from alphapulse.data.download import download_span
+    from alphapulse.data.live import Live, reachable
+
+    probe_s = load_settings(home).feed.probe_s
+    if not asyncio.run(reachable(exchange, timeout_s=probe_s, exchange=venue)):
+        raise NoData(
+            f"{exchange}: expected an answer within {probe_s:g} s, was none; check the network, "
+            "or ask another exchange"
+        )
+    source = Live(exchange, (), history_bars=0, exchange=venue)
+    folder = Home(home).path / "market" / f"{exchange}-download"
+    with _progress(f"{symbol} {timeframe}") as tell:
+        done = asyncio.run(
+            download_span(
+                source,
+                symbol,
+                Timeframe(timeframe),
+                folder,
+                since_ns=since_ns,
+                until_ns=until_ns,
+                tell=tell,
+            )
+        )
+    names = ("rows", "new_rows", "first_ns", "last_ns", "missing")
+    told = {name: getattr(done, name) for name in names}
+    length_ns = Timeframe(timeframe).ns
+    gaps = [
+        {"from_ns": from_ns, "until_ns": to_ns, "missing": (to_ns - from_ns) // length_ns}
+        for from_ns, to_ns in done.gaps
+    ]
+    return {"downloaded": [{"file": str(done.file), **told}], "gaps": gaps}
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=Console(stderr=True)) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _run(home: Path, words: list[str]) -> dict[str, Any]:

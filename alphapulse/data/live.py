@@ -145,19 +145,46 @@ class Live(DataProvider):
         if timeframe not in CANDLES:
             empty = np.empty((0, 5), np.float64)
             return BarSeries(instrument.symbol, timeframe, np.empty(0, np.int64), empty)
-        import ccxt
-
         fetch = partial(self._fetch, instrument, timeframe, count or self._history_bars)
-        try:
-            series: BarSeries = await self._retrying(instrument.symbol, attempts=HISTORY_ATTEMPTS)(
-                fetch
-            )
-        except ccxt.BaseError as error:
-            raise self._refused(instrument.symbol, error) from None
+        series: BarSeries = await self._answered(instrument.symbol, fetch)
         if len(series):
             newest = int(series.open_ns_T[-1])
             self._next_open_ns[instrument.symbol, timeframe] = newest + timeframe.ns
         return series
+
+    async def now_ns(self) -> int:
+        """Return the venue's time [ns UTC]; raises Unavailable if the venue does not answer."""
+
+        async def ask() -> int:
+            return int(await self._exchange().fetch_time()) * NS_PER_MS
+
+        now_ns: int = await self._answered("time", ask)
+        return now_ns
+
+    async def candles(
+        self, symbol: str, timeframe: Timeframe, *, since_ns: int, limit: int
+    ) -> list[Sequence[float]]:
+        """Return one page of the venue's candles, as it gives them: the last may still be forming.
+
+        Args:
+            symbol: ccxt's name; it need not be one that is watched.
+            timeframe: length of a bar.
+            since_ns: open of the first bar asked for [ns UTC].
+            limit: most bars asked for; a venue may give fewer.
+
+        Returns:
+            Rows of open [ms UTC], open, high, low, close, volume.
+
+        Raises Unavailable if the venue does not answer.
+        """
+
+        async def ask() -> Any:
+            return await self._exchange().fetch_ohlcv(
+                symbol, timeframe.value, since=since_ns // NS_PER_MS, limit=limit
+            )
+
+        rows: list[Sequence[float]] = await self._answered(symbol, ask)
+        return rows
 
     async def events(self) -> AsyncIterator[MarketEvent]:
         """Yield events as they arrive, for ever; raises Unavailable if the venue refuses us."""
@@ -203,6 +230,7 @@ class Live(DataProvider):
         import ccxt
 
         newest: MarketEvent | None = None
+        lost = ""  # why the feed was down, until an event says that it is up again
         try:
             while True:
                 try:
@@ -210,7 +238,10 @@ class Live(DataProvider):
                 except ccxt.NetworkError as error:
                     log.warning("feed down", symbol=symbol, **describe(error))
                     events = await self._retrying(symbol)(receive)
-                    events = [*_gap(newest, events, reason=type(error).__name__), *events]
+                    lost = type(error).__name__
+                if lost and events:
+                    events = [*_gap(newest, events, reason=lost), *events]
+                    lost = ""
                 for event in events:
                     await queue.put(event)
                     newest = event
@@ -218,6 +249,15 @@ class Live(DataProvider):
             await queue.put(self._refused(symbol, error))
         except Exception as error:
             await queue.put(error)
+
+    async def _answered(self, symbol: str, ask: Callable[[], Awaitable[Any]]) -> Any:
+        """Return what the venue answers, within three attempts; raises Unavailable otherwise."""
+        import ccxt
+
+        try:
+            return await self._retrying(symbol, attempts=HISTORY_ATTEMPTS)(ask)
+        except ccxt.BaseError as error:
+            raise self._refused(symbol, error) from None
 
     def _retrying(self, symbol: str, *, attempts: int | None = None) -> AsyncRetrying:
         import ccxt

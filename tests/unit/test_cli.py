@@ -15,6 +15,7 @@ import pytest
 from alphapulse import logs
 from alphapulse.cli import main
 from alphapulse.config import Settings
+from alphapulse.data.tape import content_hash
 from alphapulse.execution.ledger import Ledger
 from alphapulse.execution.ledger_reader import LedgerReader
 from alphapulse.models.checkpoints import Entry, Registry
@@ -220,6 +221,66 @@ def test_without_any_recording_both_ways_to_get_data_are_named(ask: Ask, tmp_pat
     assert "--recording DIR" in answer.err
 
 
+def test_recordings_are_listed_file_by_file(ask: Ask, tmp_path: Path, recordings: Path) -> None:
+    answer = ask("recordings", "--recording", recordings, "--home", tmp_path, "--json")
+    shown = ask("recordings", "--recording", recordings, "--home", tmp_path)
+
+    told = json.loads(answer.out)
+    (recording,) = told["recordings"]
+    files = {row["file"]: row for row in told["files"]}
+    assert (answer.code, recording["replay"], recording["files"]) == (0, "ticks", 12)
+    assert recording["content_hash"] == content_hash(recordings, Settings().market.instruments)
+    assert files["trades-ETHUSDT.parquet"]["rows"] == 14_515
+    assert files["candles-1h-ETHUSDT.parquet"]["missing"] == 1
+    assert (shown.code, shown.err) == (0, "")
+    assert "99.9957" in shown.out
+
+
+def test_damaged_file_is_shown_with_its_error(ask: Ask, tmp_path: Path, recordings: Path) -> None:
+    folder = tmp_path / "market" / "mine"
+    folder.mkdir(parents=True)
+    shutil.copy(recordings / "candles-1d-ETHUSDT.parquet", folder)
+    (folder / "trades-ETHUSDT.parquet").write_bytes(b"no Parquet")
+
+    answer = ask("recordings", "--home", tmp_path, "--json")
+    shown = ask("recordings", "--home", tmp_path)
+
+    rows = json.loads(answer.out)["files"]
+    assert (answer.code, shown.code) == (0, 0)
+    assert [row["rows"] for row in rows] == [2_566, None]
+    assert "was damaged" in rows[1]["error"]
+    assert "damaged" in shown.out
+
+
+def test_recordings_of_an_unused_home_are_none(ask: Ask, tmp_path: Path) -> None:
+    answer = ask("recordings", "--home", tmp_path / "new", "--json")
+
+    assert (answer.code, json.loads(answer.out)) == (0, {"recordings": [], "files": []})
+    assert not (tmp_path / "new").exists()
+
+
+DOWNLOAD = ("download", "--exchange", "nowhere", "--symbol", "ETH/USDT")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--timeframe", "2m", "--since", "2024-08-08"), "'2m' is not one of"),
+        (("--timeframe", "1m"), "--since"),
+        (("--timeframe", "1m", "--since", "yesterday"), "expected ISO-8601 such as"),
+        (("--timeframe", "1m", "--since", "2024-08-08"), "expected a ccxt id with streams"),
+    ],
+)
+def test_download_that_cannot_be_meant_is_refused(
+    ask: Ask, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    answer = ask(*DOWNLOAD, *words, "--home", tmp_path / "new")
+
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err
+    assert not (tmp_path / "new").exists()
+
+
 def test_status_and_down_of_an_unused_home_say_that_nothing_runs(ask: Ask, tmp_path: Path) -> None:
     status = ask("status", "--home", tmp_path / "new", "--json")
     down = ask("down", "--home", tmp_path / "new", "--json")
@@ -362,7 +423,13 @@ def test_doctor_gives_a_remedy_for_each_fault_and_for_nothing_else(
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["up", "--help"], ["history", "query", "--help"], ["up", "--speed", "0"]],
+    [
+        ["--help"],
+        ["up", "--help"],
+        ["history", "query", "--help"],
+        ["download", "--help"],
+        ["up", "--speed", "0"],
+    ],
     ids=" ".join,
 )
 def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
