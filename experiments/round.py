@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -16,9 +17,10 @@ from types import FrameType
 from typing import Any, Protocol
 
 import psutil
+from rich.console import Console
 
 from alphapulse import logs
-from alphapulse.domain.errors import CheckpointError, InvalidRequest, Unavailable
+from alphapulse.domain.errors import AlphaPulseError, CheckpointError, InvalidRequest, Unavailable
 from alphapulse.domain.learning import RoundState, TrainingRound
 from alphapulse.interfaces import Model
 from alphapulse.learning.promotion import Verdict
@@ -215,9 +217,26 @@ def instant_of(text: str) -> int:
     return round(whole.timestamp()) * 1_000_000_000 + at.microsecond * 1_000
 
 
-def as_dict(done: TrainingRound, *, wall_s: float) -> dict[str, Any]:
-    """Return a round as plain values, ready for JSON."""
-    return {**asdict(done), "state": done.state.value, "wall_s": round(wall_s, 2)}
+def told(train: Callable[[], TrainingRound], *, as_json: bool) -> int:
+    """Run a round for the command line, print its verdict, and return the exit code.
+
+    A rejection is an answer and no error.
+    """
+    began = time.monotonic()
+    try:
+        done = train()
+    except AlphaPulseError as error:
+        Console(stderr=True).print(f"{error.code}: {error}", highlight=False)
+        return error.exit_code
+    wall_s = time.monotonic() - began
+    if as_json:
+        plain = {**asdict(done), "state": done.state.value, "wall_s": round(wall_s, 2)}
+        sys.stdout.write(json.dumps(plain) + "\n")
+    else:
+        sys.stdout.write(
+            f"{done.state} {done.challenger or '-'} in {wall_s:.1f} s: {done.reason}\n"
+        )
+    return 0
 
 
 def step_aside() -> None:

@@ -12,16 +12,13 @@ import hashlib
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
 
 from alphapulse import logs
 from alphapulse.config import Settings, load_settings
-from alphapulse.domain.errors import AlphaPulseError
 from alphapulse.domain.inference import Example
 from alphapulse.domain.learning import RoundState, TrainingRound
 from alphapulse.features.grid import iso
@@ -50,7 +47,6 @@ from experiments.challenger import BATCH_ROWS, EPOCHS, judge, learn, recipe, sco
 from experiments.round import (
     BY_HAND,
     Conducted,
-    as_dict,
     become_a_trainer,
     champion_of,
     conducted,
@@ -58,6 +54,7 @@ from experiments.round import (
     learned_until_ns,
     newest_decision,
     next_confirmation,
+    told,
 )
 from experiments.tracking import tracked
 
@@ -248,28 +245,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--champion", help="checkpoint to beat, else the registered champion")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
     given = parser.parse_args(arguments)
-    began = time.monotonic()
     logs.configure(given.home / "logs", process="train_cnn", session=f"round-{os.getpid()}")
-    try:
-        done = train_round(
+    return told(
+        lambda: train_round(
             given.home,
             run=given.run,
             until=given.until,
             confirm_ns=given.confirm_ns,
             trigger=given.trigger,
             champion=given.champion,
-        )
-    except AlphaPulseError as error:
-        Console(stderr=True).print(f"{error.code}: {error}", highlight=False)
-        return error.exit_code
-    wall_s = time.monotonic() - began
-    if given.json:
-        sys.stdout.write(json.dumps(as_dict(done, wall_s=wall_s)) + "\n")
-    else:
-        sys.stdout.write(
-            f"{done.state} {done.challenger or '-'} in {wall_s:.1f} s: {done.reason}\n"
-        )
-    return 0
+        ),
+        as_json=given.json,
+    )
 
 
 if __name__ == "__main__":

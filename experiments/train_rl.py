@@ -12,18 +12,15 @@ import hashlib
 import json
 import os
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from alphapulse import logs
 from alphapulse.config import Settings, load_settings
 from alphapulse.data.tape import content_hash
-from alphapulse.domain.errors import AlphaPulseError, InvalidRequest
+from alphapulse.domain.errors import InvalidRequest
 from alphapulse.domain.learning import RoundState, TrainingRound
 from alphapulse.features.grid import iso
 from alphapulse.learning.promotion import Verdict
@@ -43,7 +40,6 @@ from experiments.lessons import Lesson, by_answers, by_replay, judge
 from experiments.round import (
     BY_HAND,
     Conducted,
-    as_dict,
     become_a_trainer,
     champion_of,
     conducted,
@@ -51,6 +47,7 @@ from experiments.round import (
     learned_until_ns,
     newest_decision,
     next_confirmation,
+    told,
 )
 from experiments.stored import Stored, stored
 from experiments.tracking import tracked
@@ -287,21 +284,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--iterations", type=int, help="of learning, else the usual number")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a sentence")
     given = parser.parse_args(arguments)
-    began = time.monotonic()
     logs.configure(given.home / "logs", process="train_rl", session=f"round-{os.getpid()}")
-    try:
-        done = _with_ray(given)
-    except AlphaPulseError as error:
-        Console(stderr=True).print(f"{error.code}: {error}", highlight=False)
-        return error.exit_code
-    wall_s = time.monotonic() - began
-    if given.json:
-        sys.stdout.write(json.dumps(as_dict(done, wall_s=wall_s)) + "\n")
-    else:
-        sys.stdout.write(
-            f"{done.state} {done.challenger or '-'} in {wall_s:.1f} s: {done.reason}\n"
-        )
-    return 0
+    return told(lambda: _with_ray(given), as_json=given.json)
 
 
 def _with_ray(given: argparse.Namespace) -> TrainingRound:

@@ -97,6 +97,8 @@ def test_second_up_on_an_ended_recording_has_nothing_left_to_replay(
     assert code == 0
     assert "nothing left to replay" in err
     assert summary["decisions"] == {}
+    for name in ("orders", "fills", "pnl", "halts", "is_halted"):
+        assert summary[name] == whole[1][name], "its account is that of its ledger"
 
 
 def test_port_that_is_taken_is_named_before_anything_starts(
