@@ -199,7 +199,7 @@ class MarketCache:
         market.last_trade_id = trade.trade_id
         market.bars.heard(trade.ts_ns)
         market.bars.trade(trade.ts_ns, trade.price, trade.size)
-        market.book.note_trade(trade.size, is_buy=trade.is_buy)
+        market.book.note_trade(trade.price, trade.size, is_buy=trade.is_buy)
         market.trades.append(trade)
         return True
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from alphapulse.data.history import (
     CANDLE_COLUMNS,
@@ -48,6 +49,7 @@ DEPTH_COLUMNS: Mapping[str, Kind] = {
     "ts": TIME, "ts_local": TIME, "event": ("diff", "snap"), "first_id": COUNT, "last_id": COUNT,
     "side": ("bid", "ask"), "price": NUMBER, "size": NUMBER,
 }  # fmt: skip
+PREV_ID = "prev_id"  # besides, in recordings that have it: last_id of the message before, -1: none
 
 # One stream of one symbol: events (None: could not be built), their times, their sequence.
 Built = tuple[list[MarketEvent | None], Ints, Ints]
@@ -220,7 +222,8 @@ class Tape(DataProvider):
         high = FOREVER_NS if until_ns is None else until_ns
         self._ticks: dict[str, Columns] = {}
         if self.has_ticks:
-            self._ticks = {n: _between(read_columns(path / n, names[n]), low, high) for n in names}
+            read = {n: _ticks(path / n, names[n]) for n in names}
+            self._ticks = {n: _between(columns, low, high) for n, columns in read.items()}
             times = [columns["ts"] for columns in self._ticks.values()]
         else:
             times = [_ts_ns(series) for series in self._candles.values()]
@@ -272,26 +275,10 @@ class Tape(DataProvider):
         columns = self._ticks.get(f"depth-updates-{instrument.venue_symbol}.parquet")
         if columns is None:
             return [], NONE, NONE
-        ids = np.vstack([columns[name] for name in ("ts", "event", "first_id", "last_id")])
-        begins = np.any(np.diff(ids, axis=1, prepend=-1) != 0, axis=0)  # rows of a message adjoin
-        start_N = np.flatnonzero(begins)
-        bids_first = np.lexsort((columns["side"], np.cumsum(begins)))
-        levels_L2 = np.column_stack((columns["price"], columns["size"]))[bids_first]
-        levels_L2.setflags(write=False)
-        middle_N = start_N + np.add.reduceat(columns["side"] == 0, start_N, dtype=np.int64)
-        stop_N = np.append(start_N[1:], len(begins))
-        names = ("ts", "ts_local", "first_id", "last_id")
-        facts = np.column_stack([columns[name][start_N] for name in names]).tolist()
-        snapshots = (columns["event"][start_N] == 1).tolist()
-        bounds = np.column_stack((start_N, middle_N, stop_N)).tolist()
-        symbol = instrument.symbol
-        built: list[MarketEvent | None] = [
-            BookDelta(symbol, ts, local, first, last, whole, levels_L2[a:b], levels_L2[b:c])
-            for (ts, local, first, last), whole, (a, b, c) in zip(
-                facts, snapshots, bounds, strict=True
-            )
-        ]
-        return built, columns["ts"][start_N], columns["last_id"][start_N]
+        deltas = book_messages(columns, instrument.symbol)
+        ids = [(delta.ts_ns, delta.last_id) for delta in deltas]
+        ts_N, last_N = np.array(ids, np.int64).reshape(-1, 2).T
+        return [*deltas], ts_N, last_N
 
     def _trades(self, instrument: Instrument) -> Built:
         columns = self._ticks.get(f"trades-{instrument.venue_symbol}.parquet")
@@ -327,6 +314,51 @@ class Tape(DataProvider):
         except (InvalidEvent, InvalidBar) as error:
             self.quarantine.append((error.code, str(error)))
             return None
+
+
+def _ticks(file: Path, wanted: Mapping[str, Kind]) -> Columns:
+    return read_depth(file) if wanted is DEPTH_COLUMNS else read_columns(file, wanted)
+
+
+def read_depth(file: Path) -> Columns:
+    """Return the columns of a depth file, with `prev_id` where the file has it.
+
+    Raises InvalidRecording as `read_columns` does.
+    """
+    require_columns(file, DEPTH_COLUMNS)
+    wanted = dict(DEPTH_COLUMNS)
+    if PREV_ID in pq.read_schema(file).names:
+        wanted[PREV_ID] = COUNT
+    return read_columns(file, wanted)
+
+
+def book_messages(columns: Columns, symbol: str) -> list[BookDelta]:
+    """Return the messages whose levels are the rows of a depth file, in the order of the file.
+
+    Args:
+        columns: of the file, as `read_depth` returns them; rows of a message adjoin.
+        symbol: ccxt's name.
+    """
+    ids = np.vstack([columns[name] for name in ("ts", "event", "first_id", "last_id")])
+    begins = np.any(np.diff(ids, axis=1, prepend=-1) != 0, axis=0)
+    start_N = np.flatnonzero(begins)
+    bids_first = np.lexsort((columns["side"], np.cumsum(begins)))
+    levels_L2 = np.column_stack((columns["price"], columns["size"]))[bids_first]
+    levels_L2.setflags(write=False)
+    middle_N = start_N + np.add.reduceat(columns["side"] == 0, start_N, dtype=np.int64)
+    stop_N = np.append(start_N[1:], len(begins))
+    names = ("ts", "ts_local", "first_id", "last_id")
+    facts = np.column_stack([columns[name][start_N] for name in names]).tolist()
+    snapshots = (columns["event"][start_N] == 1).tolist()
+    bounds = np.column_stack((start_N, middle_N, stop_N)).tolist()
+    prev_N = columns.get(PREV_ID, np.full(len(begins), -1))[start_N].tolist()
+    prev_ids = [None if prev_id < 0 else prev_id for prev_id in prev_N]  # -1: none was sent
+    return [
+        BookDelta(symbol, ts, local, first, last, whole, levels_L2[a:b], levels_L2[b:c], prev_id)
+        for (ts, local, first, last), whole, (a, b, c), prev_id in zip(
+            facts, snapshots, bounds, prev_ids, strict=True
+        )
+    ]
 
 
 def _ts_ns(series: BarSeries) -> Ints:

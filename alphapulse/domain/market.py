@@ -87,8 +87,14 @@ class Instrument:
 
     @property
     def venue_symbol(self) -> str:
-        """Return the name without the slash, as recordings and Binance write it."""
-        return self.symbol.replace("/", "")
+        """Return the name as recordings and Binance write it.
+
+        `ETH/USDT` and the perpetual `ETH/USDT:USDT` are ETHUSDT; `ETH/USD:ETH`, which is margined
+        and settled in coins, is ETHUSD_PERP.
+        """
+        pair, _, settled_in = self.symbol.partition(":")
+        base, _, quote = pair.partition("/")
+        return f"{base}{quote}_PERP" if settled_in == base else base + quote
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +140,8 @@ class BookDelta:
         is_snapshot: whether the message replaces the book.
         bids_L2: float64 (levels, 2): price, resting size; size 0 removes the level.
         asks_L2: float64 (levels, 2), as bids.
+        prev_id: last_id of the message before, where numbers leave gaps (Binance futures: `pu`);
+            None where they follow each other.
     """
 
     symbol: str
@@ -144,6 +152,7 @@ class BookDelta:
     is_snapshot: bool
     bids_L2: Floats
     asks_L2: Floats
+    prev_id: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -306,6 +315,26 @@ class BookWindow:
     symbol: str
     second_ns_T: Ints
     rows_TC: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class BookSnapshot:
+    """The book in price buckets at the end of a second, and what happened there in that second.
+
+    Attributes:
+        symbol: ccxt's name.
+        second_ns: boundary it describes [ns UTC]: everything before it is inside.
+        price_K: float64 (K,) lower edges of the whole buckets within one percent of the mid
+            [quote currency], rising.
+        rows_KC: float64 (K, C) in the layout of `features.rows.BUCKET_COLUMNS`; NaN is unknown.
+        known_KC: uint8 (K, C): 1 where the value is known.
+    """
+
+    symbol: str
+    second_ns: int
+    price_K: Floats
+    rows_KC: Floats
+    known_KC: Flags
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,3 +41,16 @@ BOOK_COLUMNS: tuple[str, ...] = (
     "depth",  # known resting size within the bins, both sides [base currency]
 )
 BOOK_COLUMN: dict[str, int] = {name: i for i, name in enumerate(BOOK_COLUMNS)}
+
+# One float64 row a bucket of a BookSnapshot, about the second just ended. NaN is unknown.
+BUCKET_COLUMNS: tuple[str, ...] = (
+    "bids",  # resting size in the whole bucket [base currency]
+    "asks",
+    "bought",  # traded size at the bucket's prices, aggressor bought [base currency]
+    "sold",
+    # (bids - asks) / (bids + asks) of all that rests from the mid's bucket out to this one, and as
+    # far out on the other side: one bucket alone nearly always holds one side only
+    "imbalance",
+    "ofi",  # size added to the bids less size added to the asks, net of all that left [base curr.]
+)
+BUCKET_COLUMN: dict[str, int] = {name: i for i, name in enumerate(BUCKET_COLUMNS)}

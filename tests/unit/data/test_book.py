@@ -167,8 +167,8 @@ def test_flow_and_trades_describe_the_second_just_ended() -> None:
     book = Book(X)
     book.apply(snapshot())
     book.second_row(SECOND_NS)
-    book.note_trade(0.5, is_buy=True)
-    book.note_trade(0.25, is_buy=False)
+    book.note_trade(99.5, 0.5, is_buy=True)
+    book.note_trade(99.0, 0.25, is_buy=False)
     book.apply(delta(11, 11, [(99, 4)], []))  # best bid grows by 3
     book.apply(delta(12, 12, [], [(99.5, 2)]))  # a new best ask of 2 presses
 

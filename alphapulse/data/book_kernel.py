@@ -1,0 +1,229 @@
+"""Keep the resting lots of a book by tick in one array, and change them by a message a call.
+
+A side is kept by rank (the tick for a bid, minus the tick for an ask): the best level has the
+highest rank on both sides, so one piece of code serves both. A window of ranks round the mid is
+dense, with the sum of every bucket beside it; the few levels outside it stand in a short sorted
+list. All of it lies in one array, since a call from Python pays for every array it passes.
+"""
+
+# mypy: disable-error-code="untyped-decorator"
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from alphapulse.domain.market import Floats, Ints
+
+# axes: S side (bid, ask) · T place in the window, rising rank · K bucket of places · L level
+#       N level outside the window, rising rank · X rank, lots
+# The memory of a book: a head, then sums_SK, far_SXN and lots_ST. The head, "+ side" a side each:
+BASE = 0  # + side: rank of the window's first place
+BEST = 2  # + side: highest rank with lots; EMPTY if there is none
+BEST_LOTS = 4  # + side
+REACH = 6  # + side: rank of the snapshot's worst level; below it only named levels are known
+NUM_FAR = 8  # + side: levels outside the window
+FLOW = 10  # order-flow imbalance at the best level in this second [lots]
+NUM_BUCKETS = 11
+NUM_PLACES = 12
+FAR_ROOM = 13
+NUM_HEAD = 14
+
+EMPTY = -(1 << 62)
+LOTS = 1e8  # a unit; Binance quotes at most 8 decimals
+MOST_LOTS = float(1 << 53)  # beyond it a float no longer tells lots apart
+MOST_TICKS = float(1 << 44)  # so that a tick times twice a whole in basis points fits
+TICK_TOLERANCE = 1e-4  # a price further from a whole tick is another instrument's [ticks]
+
+# What a message did: bits, or below zero why it was refused.
+CROSSED, ONE_SIDED, DRIFTED = 1, 2, 4
+BAD_PRICE, BAD_SIZE, NO_ROOM, NO_LEVELS = -1, -2, -3, -4
+
+kernel = numba.njit(cache=True, error_model="numpy")
+
+
+def new_memory(mid: int, width: int, *, span: int, far_room: int) -> Ints:
+    """Return the memory of an empty book.
+
+    Args:
+        mid: tick at the middle of the window.
+        width: ticks a bucket.
+        span: ticks from the mid to either end of the window, at least.
+        far_room: levels outside the window there is room for, a side.
+    """
+    low = (mid - span) // width  # buckets
+    num_buckets = (mid + span) // width - low + 1
+    num_places = num_buckets * width
+    memory = np.zeros(NUM_HEAD + 2 * (num_buckets + 2 * far_room + num_places), np.int64)
+    memory[BASE : BASE + 2] = low * width, 1 - low * width - num_places
+    memory[BEST : BEST + 2] = EMPTY
+    memory[NUM_BUCKETS:NUM_HEAD] = num_buckets, num_places, far_room
+    return memory
+
+
+@kernel
+def parts(memory: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return sums_SK, far_SXN and lots_ST, views of the memory."""
+    buckets, places, room = memory[NUM_BUCKETS], memory[NUM_PLACES], memory[FAR_ROOM]
+    far = NUM_HEAD + 2 * buckets
+    lots = far + 4 * room
+    return (
+        memory[NUM_HEAD:far].reshape(2, buckets),
+        memory[far:lots].reshape(2, 2, room),
+        memory[lots:].reshape(2, places),
+    )
+
+
+@kernel
+def check(levels_L2: Floats, per_tick: float) -> int:
+    """Return 0 if every price is whole ticks and every size whole lots, else why not."""
+    good_prices, good_sizes = True, True
+    for i in range(len(levels_L2)):
+        scaled, size = levels_L2[i, 0] * per_tick, levels_L2[i, 1]
+        tick, lots = np.rint(scaled), np.rint(size * LOTS)
+        good_prices &= (tick >= 1) & (tick < MOST_TICKS) & (abs(scaled - tick) <= TICK_TOLERANCE)
+        good_sizes &= (lots >= 0) & (lots <= MOST_LOTS) & (lots / LOTS == size)
+    return BAD_PRICE if not good_prices else 0 if good_sizes else BAD_SIZE
+
+
+@kernel
+def put_far(memory: Ints, far_SXN: Ints, side: int, rank: int, lots: int) -> None:
+    """Set the lots of a level outside the window."""
+    count = memory[NUM_FAR + side]
+    ranks_N, lots_N = far_SXN[side, 0], far_SXN[side, 1]
+    place = np.searchsorted(ranks_N[:count], rank)
+    is_there = place < count and ranks_N[place] == rank
+    if lots and is_there:
+        lots_N[place] = lots
+    elif lots:
+        for i in range(count, place, -1):
+            ranks_N[i], lots_N[i] = ranks_N[i - 1], lots_N[i - 1]
+        ranks_N[place], lots_N[place] = rank, lots
+        memory[NUM_FAR + side] = count + 1
+    elif is_there:
+        for i in range(place, count - 1):
+            ranks_N[i], lots_N[i] = ranks_N[i + 1], lots_N[i + 1]
+        memory[NUM_FAR + side] = count - 1
+
+
+@kernel
+def find_best(memory: Ints, side: int) -> None:
+    """Move the best of a side down to the highest rank that has lots."""
+    sums_SK, far_SXN, lots_ST = parts(memory)
+    base, count = memory[BASE + side], memory[NUM_FAR + side]
+    width = lots_ST.shape[1] // sums_SK.shape[1]
+    best, best_lots = EMPTY, 0
+    place = min(memory[BEST + side] - base, lots_ST.shape[1] - 1)
+    while place >= 0:
+        bucket = place // width
+        if sums_SK[side, bucket] == 0:
+            place = bucket * width - 1
+        elif lots_ST[side, place] == 0:
+            place -= 1
+        else:
+            best, best_lots = base + place, lots_ST[side, place]
+            break
+    if count and far_SXN[side, 0, count - 1] > best:
+        best, best_lots = far_SXN[side, 0, count - 1], far_SXN[side, 1, count - 1]
+    memory[BEST + side], memory[BEST_LOTS + side] = best, best_lots
+
+
+@kernel
+def put(memory: Ints, side: int, levels_L2: Floats, per_tick: float) -> None:
+    """Set the lots of levels of one side that `check` has passed."""
+    sums_SK, far_SXN, lots_ST = parts(memory)
+    sums_K, lots_T = sums_SK[side], lots_ST[side]
+    sign, base, per_width = 1 - 2 * side, memory[BASE + side], len(sums_K) / len(lots_T)
+    best, best_lots = memory[BEST + side], memory[BEST_LOTS + side]
+    for i in range(len(levels_L2)):
+        rank = sign * int(np.rint(levels_L2[i, 0] * per_tick))
+        lots = int(np.rint(levels_L2[i, 1] * LOTS))
+        place = rank - base
+        if 0 <= place < len(lots_T):
+            # half a place more, so that rounding never leaves the bucket: cheaper than dividing
+            sums_K[np.int64((place + 0.5) * per_width)] += lots - lots_T[place]
+            lots_T[place] = lots
+        else:
+            put_far(memory, far_SXN, side, rank, lots)
+        if rank == best or (rank > best and lots):
+            best, best_lots = rank, lots
+    memory[BEST + side], memory[BEST_LOTS + side] = best, best_lots
+    if best_lots == 0 and best != EMPTY:
+        find_best(memory, side)
+
+
+@kernel
+def flow(best: int, lots: int, best_before: int, lots_before: int) -> int:
+    """Return what was added at the best level of a side [lots].
+
+    Source: Cont, Kukanov, Stoikov, The Price Impact of Order Book Events (2014), section 2.1.
+    """
+    return (best >= best_before) * lots - (best <= best_before) * lots_before
+
+
+@kernel
+def put_both(memory: Ints, bids_L2: Floats, asks_L2: Floats, per_tick: float) -> int:
+    """Set the levels of both sides and return what that did; `BEST` holds what was before."""
+    bid, ask = memory[BEST], memory[BEST + 1]
+    bid_lots, ask_lots = memory[BEST_LOTS], memory[BEST_LOTS + 1]
+    put(memory, 0, bids_L2, per_tick)
+    put(memory, 1, asks_L2, per_tick)
+    memory[FLOW] += flow(memory[BEST], memory[BEST_LOTS], bid, bid_lots)
+    memory[FLOW] -= flow(memory[BEST + 1], memory[BEST_LOTS + 1], ask, ask_lots)
+    bid, ask = memory[BEST], memory[BEST + 1]
+    if bid == EMPTY or ask == EMPTY:
+        return ONE_SIDED
+    if bid + ask >= 0:
+        return CROSSED
+    size = memory[NUM_PLACES]
+    from_middle = (bid - ask) - (2 * memory[BASE] + size)  # half ticks
+    return DRIFTED if 2 * abs(from_middle) > size else 0
+
+
+@kernel
+def change(memory: Ints, bids_L2: Floats, asks_L2: Floats, per_tick: float) -> int:
+    """Set the levels a message names and return what that did; refused, it changes nothing."""
+    refused = min(check(bids_L2, per_tick), check(asks_L2, per_tick))
+    if refused < 0:
+        return refused
+    room = memory[FAR_ROOM] - max(memory[NUM_FAR], memory[NUM_FAR + 1])
+    if max(len(bids_L2), len(asks_L2)) > room:
+        return NO_ROOM
+    return put_both(memory, bids_L2, asks_L2, per_tick)
+
+
+@kernel
+def ends(levels_L2: Floats, per_tick: float) -> tuple[int, int]:
+    """Return the lowest and the highest tick with lots, or twice why there is none."""
+    refused = check(levels_L2, per_tick)
+    if refused < 0:
+        return refused, refused
+    low, high = -EMPTY, NO_LEVELS
+    for i in range(len(levels_L2)):
+        if levels_L2[i, 1] > 0:
+            tick = int(np.rint(levels_L2[i, 0] * per_tick))
+            low, high = min(low, tick), max(high, tick)
+    return min(low, high) if high < 0 else low, high
+
+
+@kernel
+def replace(memory: Ints, bids_L2: Floats, asks_L2: Floats, per_tick: float) -> int:
+    """Set the levels of a snapshot in place of all others and return what that did.
+
+    `ends` has passed both sides, and the memory has room for all of them outside the window.
+    """
+    sums_SK, _, lots_ST = parts(memory)
+    bid, ask = memory[BEST], memory[BEST + 1]
+    bid_lots, ask_lots = memory[BEST_LOTS], memory[BEST_LOTS + 1]
+    width = lots_ST.shape[1] // sums_SK.shape[1]
+    for side in range(2):
+        for bucket in np.flatnonzero(sums_SK[side]):  # the lots of all others are zero already
+            lots_ST[side, bucket * width : (bucket + 1) * width] = 0
+        sums_SK[side] = 0
+        memory[NUM_FAR + side], memory[BEST + side] = 0, EMPTY
+    flow_before = memory[FLOW]
+    answer = put_both(memory, bids_L2, asks_L2, per_tick)
+    memory[FLOW] = flow_before + flow(memory[BEST], memory[BEST_LOTS], bid, bid_lots)
+    memory[FLOW] -= flow(memory[BEST + 1], memory[BEST_LOTS + 1], ask, ask_lots)
+    memory[REACH] = ends(bids_L2, per_tick)[0]
+    memory[REACH + 1] = -ends(asks_L2, per_tick)[1]
+    return answer

@@ -1,0 +1,238 @@
+"""Hold the levels of one book in whole ticks and lots, and speak of them in prices and sizes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import NoReturn
+
+import numpy as np
+
+from alphapulse.data import book_kernel as kernel
+from alphapulse.data import book_view_kernel as views
+from alphapulse.domain.errors import InvalidEvent
+from alphapulse.domain.market import BookDelta, Flags, Floats, Instrument, Ints
+
+# axes: L level · 2: price, size · K bucket, rising price · C column of BUCKET_COLUMNS
+SPAN = 0.12  # of the mid, the window to either side; 0.8 % of Binance's changes lie outside it
+MOST_SPAN = 2_000_000  # ticks: 64 MB a book; further levels stand in the list
+FAR_ROOM = 4_096  # levels outside the window a side, doubled where they are more
+
+Touch = tuple[float, float, float, float]  # best bid, its size, best ask, its size
+
+
+@dataclass(frozen=True, slots=True)
+class Buckets:
+    """Resting sizes by price bucket; NaN where a bucket is not wholly in the snapshot's reach.
+
+    Attributes:
+        price_K: float64 (K,) lower edges [quote currency], rising.
+        bids_K: float64 (K,) bid size inside the band [base currency].
+        asks_K: float64 (K,) ask size inside the band [base currency].
+        known_bids_K: uint8 (K,): 1 where the bid size is known.
+        known_asks_K: uint8 (K,): 1 where the ask size is known.
+    """
+
+    price_K: Floats
+    bids_K: Floats
+    asks_K: Floats
+    known_bids_K: Flags
+    known_asks_K: Flags
+
+
+class Levels:
+    """Both sides of a book as they were last told, whatever the messages' numbers.
+
+    ```python
+    levels = Levels(instrument)
+    is_crossed = levels.replace(snapshot)
+    is_crossed = levels.change(delta)
+    ```
+    """
+
+    def __init__(self, instrument: Instrument) -> None:
+        self._instrument = instrument
+        self._per_tick = 1 / instrument.tick_size
+        self._decimals = -int(Decimal(str(instrument.tick_size)).as_tuple().exponent)
+        self._width = round(instrument.bucket_size / instrument.tick_size)
+        self._renew(mid=0, far_room=FAR_ROOM)
+        self.begin_second()
+
+    @property
+    def flow(self) -> float:
+        """Return the order-flow imbalance at the best level in this second [base currency].
+
+        NaN if a side was empty in it.
+        """
+        return self.size_of(self._memory.item(kernel.FLOW)) if self._is_flow_whole else math.nan
+
+    @staticmethod
+    def size_of(lots: int) -> float:
+        """Return lots as a size [base currency]."""
+        return lots / kernel.LOTS
+
+    def bucket_of(self, price: float, size: float) -> tuple[int, int]:
+        """Return the number of the bucket that holds `price`, and `size` in lots."""
+        return round(price * self._per_tick) // self._width, round(size * kernel.LOTS)
+
+    def change(self, delta: BookDelta) -> bool:
+        """Set the levels a message names; return whether the sides cross.
+
+        Raises InvalidEvent, and changes nothing, if it cannot be of this instrument.
+        """
+        answer = kernel.change(self._memory, delta.bids_L2, delta.asks_L2, self._per_tick)
+        if not answer:
+            return False
+        while answer == kernel.NO_ROOM:
+            self._rebuild(far_room=2 * self._memory.item(kernel.FAR_ROOM))
+            answer = kernel.change(self._memory, delta.bids_L2, delta.asks_L2, self._per_tick)
+        return self._settle(answer, delta)
+
+    def replace(self, snapshot: BookDelta) -> bool:
+        """Set the levels of a snapshot in place of all others; return whether the sides cross.
+
+        Raises InvalidEvent, and changes nothing, if it cannot be of this instrument or a side is
+        empty.
+        """
+        bids_L2, asks_L2 = snapshot.bids_L2, snapshot.asks_L2
+        _, bid = kernel.ends(bids_L2, self._per_tick)
+        ask, _ = kernel.ends(asks_L2, self._per_tick)
+        if min(bid, ask) < 0:
+            self._refuse(min(bid, ask), snapshot)
+        room = max(self._memory.item(kernel.FAR_ROOM), len(bids_L2), len(asks_L2))
+        if room > self._memory.item(kernel.FAR_ROOM) or not self._is_central(bid, ask):
+            before = self._memory[kernel.BEST : kernel.NUM_HEAD].copy()
+            self._renew(mid=(bid + ask) // 2, far_room=room)
+            self._memory[kernel.BEST : kernel.NUM_FAR] = before[: kernel.NUM_FAR - kernel.BEST]
+            self._memory[kernel.FLOW] = before[kernel.FLOW - kernel.BEST]
+        return self._settle(
+            kernel.replace(self._memory, bids_L2, asks_L2, self._per_tick), snapshot
+        )
+
+    def touch(self) -> Touch | None:
+        """Return best bid and its size, best ask and its size; None where a side is empty."""
+        bid, ask, bid_lots, ask_lots = self._memory[kernel.BEST : kernel.REACH].tolist()
+        if kernel.EMPTY in (bid, ask):
+            return None
+        tick = self._instrument.tick_size
+        return (
+            round(bid * tick, self._decimals),
+            bid_lots / kernel.LOTS,
+            round(-ask * tick, self._decimals),
+            ask_lots / kernel.LOTS,
+        )
+
+    def nearest(self, count: int) -> tuple[Floats, Floats]:
+        """Return the best `count` bids and asks, float64 (levels, 2)."""
+        sides = []
+        for side, sign in ((0, 1), (1, -1)):
+            ranks_L, lots_L = views.nearest(self._memory, side, count).T
+            prices_L = np.round(sign * ranks_L * self._instrument.tick_size, self._decimals)
+            sides.append(np.column_stack((prices_L, lots_L / kernel.LOTS)))
+        return sides[0], sides[1]
+
+    def buckets(self, pct: float) -> Buckets | None:
+        """Return the sizes within `pct` percent of the mid; None where a side is empty."""
+        if not self._has_both:
+            return None
+        first, bids_K, asks_K, known_bids_K, known_asks_K = views.view(
+            self._memory, round(100 * pct)
+        )
+        price_K = self._prices(first, len(bids_K))
+        return Buckets(price_K, bids_K, asks_K, known_bids_K, known_asks_K)
+
+    def bins(self) -> Floats:
+        """Return sizes by bin of BOOK_COLUMNS, bids then asks, and their known sum."""
+        sizes_J: Floats = views.bins(self._memory)
+        return sizes_J
+
+    def begin_second(self) -> None:
+        """Count flow from here on."""
+        self._memory[kernel.FLOW] = 0
+        self._is_flow_whole = True
+        num_buckets = self._memory.item(kernel.NUM_BUCKETS)
+        self._before: Ints = self._memory[: kernel.NUM_HEAD + 2 * num_buckets].copy()
+
+    def second(self, pct: float) -> tuple[int, Floats, Floats] | None:
+        """Return number and prices of the buckets within `pct` percent of the mid, and their rows.
+
+        The rows are in the layout of BUCKET_COLUMNS, without trades. None where a side is empty.
+        """
+        if not self._has_both:
+            return None
+        first, rows_KC = views.second(self._memory, self._before, round(100 * pct))
+        return first, self._prices(first, len(rows_KC)), rows_KC
+
+    @property
+    def _has_both(self) -> bool:
+        memory = self._memory
+        return kernel.EMPTY not in (memory.item(kernel.BEST), memory.item(kernel.BEST + 1))
+
+    def _is_central(self, bid: int, ask: int) -> bool:
+        base, size = self._memory.item(kernel.BASE), self._memory.item(kernel.NUM_PLACES)
+        return abs(bid + ask - 2 * base - size) <= size / 2
+
+    def _prices(self, first: int, count: int) -> Floats:
+        start = first - self._first_bucket
+        if start >= 0 and start + count <= len(self._price_K):
+            return self._price_K[start : start + count]
+        return self._edges(first, count)
+
+    def _edges(self, first: int, count: int) -> Floats:
+        edges_K = (first + np.arange(count)) * self._width
+        return np.round(edges_K * self._instrument.tick_size, self._decimals)
+
+    def _renew(self, *, mid: int, far_room: int) -> None:
+        """Begin empty, with the window round `mid`."""
+        span = min(round(SPAN * mid), MOST_SPAN)
+        self._memory = kernel.new_memory(mid, self._width, span=span, far_room=far_room)
+        self._first_bucket = self._memory.item(kernel.BASE) // self._width
+        self._price_K = self._edges(self._first_bucket, self._memory.item(kernel.NUM_BUCKETS))
+        self._price_K.setflags(write=False)  # views of it are handed out
+
+    def _rebuild(self, *, far_room: int) -> None:
+        """Move the window to the mid, or make room outside it; no level changes."""
+        old = self._memory
+        size = old.item(kernel.NUM_PLACES)
+        bids_L2, asks_L2 = self.nearest(size + old.item(kernel.FAR_ROOM))
+        middle = old.item(kernel.BASE) + size // 2
+        if self._has_both:
+            middle = (old.item(kernel.BEST) - old.item(kernel.BEST + 1)) // 2
+        self._renew(mid=middle, far_room=max(far_room, len(bids_L2), len(asks_L2)))
+        kernel.replace(self._memory, bids_L2, asks_L2, self._per_tick)
+        for kept in (slice(kernel.REACH, kernel.REACH + 2), kernel.FLOW):
+            self._memory[kept] = old[kept]
+
+    def _settle(self, answer: int, delta: BookDelta) -> bool:
+        if answer < 0:
+            self._refuse(answer, delta)
+        if answer == kernel.ONE_SIDED:
+            self._is_flow_whole = False
+        if answer == kernel.DRIFTED:
+            self._rebuild(far_room=self._memory.item(kernel.FAR_ROOM))
+        return answer == kernel.CROSSED
+
+    def _refuse(self, answer: int, delta: BookDelta) -> NoReturn:
+        where = f"{self._instrument.symbol} book message {delta.last_id}: expected"
+        prices_L, sizes_L = np.concatenate((delta.bids_L2, delta.asks_L2)).T
+        if answer == kernel.NO_LEVELS:
+            raise InvalidEvent(
+                f"{where} a snapshot with levels on both sides, was {len(delta.bids_L2)} bids and "
+                f"{len(delta.asks_L2)} asks, some of size 0; ask the venue for another"
+            )
+        if answer == kernel.BAD_PRICE:
+            scaled_L = prices_L * self._per_tick
+            is_good_L = np.abs(scaled_L - np.rint(scaled_L)) <= kernel.TICK_TOLERANCE
+            is_good_L &= (np.rint(scaled_L) >= 1) & (scaled_L < kernel.MOST_TICKS)
+            raise InvalidEvent(
+                f"{where} prices in whole ticks of {self._instrument.tick_size}, was "
+                f"{prices_L[~is_good_L][0]}; the message is quarantined"
+            )
+        lots_L = np.rint(sizes_L * kernel.LOTS)
+        is_good_L = (lots_L >= 0) & (lots_L <= kernel.MOST_LOTS) & (lots_L / kernel.LOTS == sizes_L)
+        raise InvalidEvent(
+            f"{where} sizes >= 0 in whole lots of {1 / kernel.LOTS:g} up to "
+            f"{kernel.MOST_LOTS / kernel.LOTS:.0f}, was {sizes_L[~is_good_L][0]}; the message is "
+            "quarantined"
+        )
