@@ -5,46 +5,22 @@ from __future__ import annotations
 import math
 from collections import Counter, deque
 
-from alphapulse.domain.market import SECOND_NS, TIMEFRAMES, Bar, BarSeries, Timeframe
+from alphapulse.data.trade_bars import Tally, TradeBars
+from alphapulse.domain.market import (
+    LOTS,
+    SECOND_NS,
+    TIMEFRAMES,
+    Bar,
+    BarSeries,
+    Floats,
+    Ints,
+    Timeframe,
+)
 
-LOTS = 1e8  # a size has 8 decimals at most (Binance, 2026-11): whole lots add up without rounding
 LOWER = dict(zip(TIMEFRAMES[1:], TIMEFRAMES[:-1], strict=True))
 NUM_LOWER = {tf: tf.ns // lower.ns for tf, lower in LOWER.items()}
 KEEP = 64  # closed bars kept a timeframe: an hour needs 60 minutes, a day 24 hours
 VOLUME_RTOL = 1e-9  # float volumes of the venue carry 16 digits at most
-
-
-class Tally:
-    """Open, high, low, close and exact volume of the part of a period seen so far."""
-
-    __slots__ = ("close", "high", "lots", "low", "open")
-
-    def __init__(self) -> None:
-        self.open = self.high = self.low = self.close = 0.0
-        self.lots = 0
-
-    def trade(self, price: float, lots: int) -> None:
-        """Add one trade; `lots` is its size in 1e-8 of the base currency."""
-        if not self.lots:
-            self.open = self.high = self.low = price
-        elif price > self.high:
-            self.high = price
-        elif price < self.low:
-            self.low = price
-        self.close = price
-        self.lots += lots
-
-    def add(self, later: Bar | Tally) -> None:
-        """Add what follows; a bar in which nobody traded adds nothing."""
-        lots = later.lots if isinstance(later, Tally) else round(later.volume * LOTS)
-        if not lots:
-            return
-        if not self.lots:
-            self.open, self.high, self.low = later.open, later.high, later.low
-        self.high = max(self.high, later.high)
-        self.low = min(self.low, later.low)
-        self.close = later.close
-        self.lots += lots
 
 
 class BarMaker:
@@ -56,7 +32,7 @@ class BarMaker:
     candle of a bar made from trades is only compared with it.
 
     ```python
-    maker.trade(ts_ns, price, size)
+    maker.trades(ts_ns_N, price_N, lots_N)
     for bar in maker.close(boundary_ns):  # at every boundary, in order
         ...
     bar, is_partial = maker.forming(Timeframe.H1, boundary_ns)
@@ -76,7 +52,7 @@ class BarMaker:
         self._run_own = dict.fromkeys(TIMEFRAMES, 0)  # newest adjoining bars made from trades
         self._run = dict.fromkeys(TIMEFRAMES, 0)  # newest adjoining bars
         self._staged: dict[Timeframe, dict[int, Bar]] = {tf: {} for tf in TIMEFRAMES}
-        self._second, self._minute = Tally(), Tally()
+        self._own = TradeBars(keep=(KEEP,) * len(TIMEFRAMES))
         self._price, self._price_ns = math.nan, -1  # newest known
         self._trade_ns = -1
         self._heard_ns = -1
@@ -104,14 +80,19 @@ class BarMaker:
         self._has_ticks = True
         self._heard_ns = ts_ns
 
-    def trade(self, ts_ns: int, price: float, size: float) -> None:
-        """Add a trade of the period that is not closed yet [ns UTC, quote, base currency]."""
+    def trades(self, ts_ns_N: Ints, price_N: Floats, lots_N: Ints) -> None:
+        """Add trades, at least one and oldest first, of the second that is not closed yet.
+
+        Args:
+            ts_ns_N: int64 (N,) [ns UTC].
+            price_N: float64 (N,) [quote currency].
+            lots_N: int64 (N,) [1e-8 of the base currency].
+        """
         if self.first_tick_ns is None:
-            self.first_tick_ns = ts_ns
-        lots = round(size * LOTS)
-        self._second.trade(price, lots)
-        self._minute.trade(price, lots)
-        self._price, self._price_ns, self._trade_ns = price, ts_ns, ts_ns
+            self.first_tick_ns = int(ts_ns_N[0])
+        self._own.add(ts_ns_N, price_N, lots_N)
+        self._price, self._price_ns = float(price_N[-1]), int(ts_ns_N[-1])
+        self._trade_ns = self._price_ns
 
     def gap(self, from_ns: int, until_ns: int) -> None:
         """Note that the feed was down: no bar that overlaps the gap is made from trades."""
@@ -128,15 +109,13 @@ class BarMaker:
         """Return the bars complete at `boundary_ns`, a whole second; short timeframes first."""
         if self._has_ticks and boundary_ns - self._heard_ns > self._silence_ns:
             self._gap(self._heard_ns, boundary_ns - 1)
+        self._own.close_until(boundary_ns)
         bars: list[Bar] = []
         for timeframe in TIMEFRAMES:
             if boundary_ns % timeframe.ns == 0 and self._is_whole(timeframe, boundary_ns):
                 bars.append(self._make(timeframe, boundary_ns - timeframe.ns))
             if self._staged[timeframe]:
                 bars += self._admit(timeframe, boundary_ns)
-        self._second = Tally()
-        if boundary_ns % Timeframe.M1.ns == 0:
-            self._minute = Tally()
         return bars
 
     def forming(self, timeframe: Timeframe, event_ns: int) -> tuple[Bar, bool] | None:
@@ -166,7 +145,7 @@ class BarMaker:
             return False
         if timeframe is Timeframe.S1:  # the price before a gap is not the price after it
             is_priced = not self._gaps or self._trade_ns >= self._gaps[-1][1]
-            return is_priced or self._second.lots > 0
+            return is_priced or self._own.newest(timeframe).lots > 0
         return self._num_made(LOWER[timeframe], boundary_ns) >= NUM_LOWER[timeframe]
 
     def _num_made(self, timeframe: Timeframe, event_ns: int) -> int:
@@ -178,13 +157,7 @@ class BarMaker:
         return run[timeframe]
 
     def _make(self, timeframe: Timeframe, open_ns: int) -> Bar:
-        if timeframe is Timeframe.S1:
-            tally = self._second
-        elif timeframe is Timeframe.M1:
-            tally = self._minute
-        else:
-            tally = self._since(LOWER[timeframe], open_ns)
-        return self._keep(self._bar(timeframe, open_ns, tally))
+        return self._keep(self._bar(timeframe, open_ns, self._own.newest(timeframe)))
 
     def _bar(self, timeframe: Timeframe, open_ns: int, tally: Tally) -> Bar:
         if tally.lots:
@@ -200,7 +173,7 @@ class BarMaker:
         is_partial = num_needed > self._num_made(lower, event_ns)
         is_partial |= self._is_missing(open_ns, event_ns)
         if timeframe is Timeframe.M1:
-            return self._minute, is_partial
+            return self._own.forming(timeframe), is_partial
         tally = self._since(lower, open_ns)
         rest, rest_is_partial = self._so_far(lower, event_ns)
         tally.add(rest)
@@ -215,7 +188,8 @@ class BarMaker:
             closed = Tally()
             for bar in bars:
                 if bar.open_ns >= open_ns:
-                    closed.add(bar)
+                    prices = (bar.open, bar.high, bar.low, bar.close)
+                    closed.add(Tally(*prices, lots=round(bar.volume * LOTS)))
             kept = self._tallies[timeframe] = (key, closed)
         tally = Tally()
         tally.add(kept[1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag, StrEnum
 from typing import Any
@@ -16,8 +16,10 @@ from alphapulse.domain.errors import InvalidBar, InvalidEvent
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.uint8]
+Bools = npt.NDArray[np.bool_]
 
 SECOND_NS = 1_000_000_000
+LOTS = 1e8  # a size has 8 decimals at most (Binance, 2026-11): whole lots add up without rounding
 
 
 class Timeframe(StrEnum):
@@ -125,6 +127,77 @@ class Trade:
                 f"{self.symbol} trade {self.trade_id}: expected a positive finite price and size, "
                 f"was price {self.price}, size {self.size}; the event is quarantined"
             )
+
+
+@dataclass(frozen=True, slots=True)
+class Trades:
+    """Trades of one symbol as columns, oldest first; raises InvalidEvent if one cannot be.
+
+    Attributes:
+        symbol: ccxt's name.
+        ts_ns_N: int64 (N,) exchange times [ns UTC].
+        received_ns_N: int64 (N,) collector's times [ns UTC].
+        trade_id_N: int64 (N,) the venue's numbers, rising.
+        price_N: float64 (N,) quote currency.
+        lots_N: int64 (N,) sizes in 1e-8 of the base currency.
+        is_buy_N: bool (N,) whether the aggressor bought.
+    """
+
+    symbol: str
+    ts_ns_N: Ints
+    received_ns_N: Ints
+    trade_id_N: Ints
+    price_N: Floats
+    lots_N: Ints
+    is_buy_N: Bools
+
+    def __post_init__(self) -> None:
+        can_be_N = (self.price_N > 0) & (self.price_N < math.inf) & (self.lots_N >= 0)
+        if not can_be_N.all():
+            i = int(np.argmin(can_be_N))
+            raise InvalidEvent(
+                f"{self.symbol} trade {self.trade_id_N[i]}: expected a positive finite price and "
+                f"lots >= 0, was price {self.price_N[i]}, lots {self.lots_N[i]}; leave it out"
+            )
+
+    @classmethod
+    def of(cls, trades: Sequence[Trade]) -> Trades:
+        """Return `trades`, at least one and all of one symbol, as columns."""
+        count = len(trades)
+        sizes_N = np.fromiter((t.size for t in trades), np.float64, count)
+        return cls(
+            symbol=trades[0].symbol,
+            ts_ns_N=np.fromiter((t.ts_ns for t in trades), np.int64, count),
+            received_ns_N=np.fromiter((t.received_ns for t in trades), np.int64, count),
+            trade_id_N=np.fromiter((t.trade_id for t in trades), np.int64, count),
+            price_N=np.fromiter((t.price for t in trades), np.float64, count),
+            lots_N=np.rint(sizes_N * LOTS).astype(np.int64),
+            is_buy_N=np.fromiter((t.is_buy for t in trades), np.bool_, count),
+        )
+
+    def __len__(self) -> int:
+        return len(self.ts_ns_N)
+
+    @property
+    def columns(self) -> tuple[Any, ...]:
+        """Return the columns in the order of the attributes."""
+        return (
+            self.ts_ns_N,
+            self.received_ns_N,
+            self.trade_id_N,
+            self.price_N,
+            self.lots_N,
+            self.is_buy_N,
+        )
+
+    def part(self, rows: slice | Bools) -> Trades:
+        """Return those of `rows`, as views where it is a slice."""
+        return Trades(self.symbol, *(column[rows] for column in self.columns))
+
+    def row(self, i: int) -> Trade:
+        """Return one of them."""
+        ts_ns, received_ns, trade_id, price, lots, is_buy = (c[i].item() for c in self.columns)
+        return Trade(self.symbol, ts_ns, received_ns, trade_id, price, lots / LOTS, is_buy)
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +425,40 @@ class Mark:
     low: float
     high: float
     risk: float
+
+
+@dataclass(frozen=True, slots=True)
+class CacheView:
+    """Everything the cache holds of some symbols at one moment, under one version number.
+
+    Every array is read-only, contiguous and never written again: a view can be kept as long as it
+    is needed, and travels through Ray's object store without a copy.
+
+    Attributes:
+        version: rises with every change of the cache: equal versions are equal views.
+        at_ns: the moment, event time of the newest event inside or the newest second closed [ns
+            UTC], whichever is later.
+        streams: by (symbol, timeframe), all closed bars kept.
+        books: by symbol, all one-second rows kept; a symbol without a book is absent.
+        trades: by symbol, all trades kept.
+        peers: by symbol, what a model would see of the others: float32 (K, P) last outputs by peer
+            slot and uint8 (K,), 1 where there is one.
+        last_trade_id: by symbol, the newest trade inside.
+        last_book_id: by symbol, the newest book update inside.
+        received_ns: collector's time of the newest event inside [ns UTC].
+        down: symbols whose feed is down at this moment.
+    """
+
+    version: int
+    at_ns: int
+    streams: Mapping[tuple[str, Timeframe], StreamWindow]
+    books: Mapping[str, BookWindow]
+    trades: Mapping[str, Trades]
+    peers: Mapping[str, tuple[npt.NDArray[np.float32], Flags]]
+    last_trade_id: Mapping[str, int]
+    last_book_id: Mapping[str, int]
+    received_ns: int
+    down: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)

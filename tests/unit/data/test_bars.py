@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +12,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from alphapulse.data.bars import BarMaker, Tally
-from alphapulse.domain.market import SECOND_NS, Bar, BarSeries, Timeframe
+from alphapulse.data.bars import BarMaker
+from alphapulse.data.trade_bars import TradeBars
+from alphapulse.domain.market import LOTS, SECOND_NS, TIMEFRAMES, Bar, BarSeries, Timeframe
 
 MINUTE, HOUR = Timeframe.M1.ns, Timeframe.H1.ns
 T0 = 1_723_161_600 * SECOND_NS  # 2024-08-09 00:00 UTC
 FIRST_WHOLE = pd.Timestamp("2024-08-08T23:54:16Z").value
 VENUE_SYMBOLS = ("ETHUSDT", "BTCUSDT")
+
+
+def trade(maker: BarMaker, ts_ns: int, price: float, size: float) -> None:
+    maker.trades(np.array([ts_ns]), np.array([price]), np.array([round(size * LOTS)]))
 
 
 def run(recordings: Path, name: str) -> tuple[BarMaker, list[Bar]]:
@@ -32,7 +38,7 @@ def run(recordings: Path, name: str) -> tuple[BarMaker, list[Bar]]:
             bars += maker.close(boundary)
             boundary += SECOND_NS
         maker.heard(ts)
-        maker.trade(ts, price, size)
+        trade(maker, ts, price, size)
     return maker, bars
 
 
@@ -92,7 +98,7 @@ def test_forming_day_is_the_venues_hours_and_minutes_and_the_trades_since(
     for ts, price, size in zip(
         trades["ts"].astype("int64"), trades["price"], trades["size"], strict=True
     ):
-        maker.trade(ts, price, size)
+        trade(maker, ts, price, size)
     forming = maker.forming(Timeframe.D1, now.value)
 
     minutes = candles["1m"].loc[day : day + pd.Timedelta("2min")]
@@ -116,7 +122,7 @@ def seconds(maker: BarMaker, from_ns: int, count: int, *, price: float = 10.0) -
     bars = []
     for i in range(count):
         maker.heard(from_ns + i * SECOND_NS)
-        maker.trade(from_ns + i * SECOND_NS, price, 0.1)
+        trade(maker, from_ns + i * SECOND_NS, price, 0.1)
         bars += maker.close(from_ns + (i + 1) * SECOND_NS)
     return bars
 
@@ -244,20 +250,43 @@ def test_candles_alone_make_whole_forming_bars_from_closed_lower_ones() -> None:
 
 @settings(max_examples=30, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(1, 10**6), st.integers(0, 10**10)), min_size=1, max_size=40),
+    st.lists(
+        st.tuples(st.integers(0, 200_000), st.integers(1, 10**6), st.integers(1, 10**10)),
+        min_size=1,
+        max_size=60,
+    ),
     st.data(),
 )
-def test_tallying_parts_equals_tallying_the_whole(
-    trades: list[tuple[int, int]], data: st.DataObject
+def test_bars_are_the_same_however_the_trades_are_cut_into_batches(
+    trades: list[tuple[int, int, int]], data: st.DataObject
 ) -> None:
-    cut = data.draw(st.integers(0, len(trades)))
-    whole, first, second = Tally(), Tally(), Tally()
-    for i, (price, lots) in enumerate(trades):
-        whole.trade(price / 100, lots + 1)
-        (first if i < cut else second).trade(price / 100, lots + 1)
+    waits_N, cents_N, lots_N = np.array(trades).T
+    columns = (T0 + np.cumsum(waits_N) * 1_000_000, cents_N / 100, lots_N)
+    cuts = data.draw(st.lists(st.integers(0, len(trades)), max_size=8).map(sorted))
+    whole, parts = (TradeBars(keep=(64,) * 4) for _ in range(2))
+    whole.add(*columns)
+    for first, end in pairwise((0, *cuts, len(trades))):
+        parts.add(*(column[first:end] for column in columns))
 
-    first.add(second)
+    for timeframe in TIMEFRAMES:
+        assert parts.whole(timeframe).tolist() == whole.whole(timeframe).tolist()
 
-    assert [getattr(first, name) for name in Tally.__slots__] == [
-        getattr(whole, name) for name in Tally.__slots__
+
+def test_bars_of_four_timeframes_are_those_worked_out_by_hand() -> None:
+    bars = TradeBars(keep=(64,) * 4)
+    seconds = np.array([0, 0, 2, 58, 61]) * SECOND_NS
+    bars.add(T0 + seconds, np.array([10.0, 12.0, 9.0, 11.0, 10.5]), np.array([1, 2, 3, 4, 5]))
+
+    closed = bars.closed(Timeframe.S1)
+    assert closed[:4].tolist() == [
+        (T0, 10.0, 12.0, 10.0, 12.0, 3, 2),
+        (T0 + SECOND_NS, 12.0, 12.0, 12.0, 12.0, 0, 0),
+        (T0 + 2 * SECOND_NS, 9.0, 9.0, 9.0, 9.0, 3, 1),
+        (T0 + 3 * SECOND_NS, 9.0, 9.0, 9.0, 9.0, 0, 0),
     ]
+    assert len(closed) == 61
+    assert bars.whole(Timeframe.M1).tolist() == [
+        (T0, 10.0, 12.0, 9.0, 11.0, 10, 4),
+        (T0 + MINUTE, 10.5, 10.5, 10.5, 10.5, 5, 1),
+    ]
+    assert bars.whole(Timeframe.D1).tolist() == [(T0, 10.0, 12.0, 9.0, 10.5, 15, 5)]

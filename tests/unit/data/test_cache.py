@@ -11,18 +11,21 @@ import numpy as np
 import pytest
 
 from alphapulse.config import Feed, Market
-from alphapulse.data.cache import MarketCache, Rows
+from alphapulse.data.cache import MarketCache
+from alphapulse.data.rows import Rows, TradeRows
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import InvalidEvent
 from alphapulse.domain.market import (
     SECOND_NS,
     BarFlag,
     BookDelta,
+    CacheView,
     FeedGap,
     MarketEvent,
     MarketWindow,
     Timeframe,
     Trade,
+    Trades,
 )
 
 INSTRUMENTS = Market().instruments
@@ -115,6 +118,84 @@ def test_rows_move_on_without_touching_what_was_given_out() -> None:
     assert [view[0].tolist() for view in given[-2:]] == [[36, 37, 38], [37, 38, 39]]
     assert all(view[1][-1, 0] == i for i, view in enumerate(given))
     assert rows.newest(3, from_ns=38)[0].tolist() == [38, 39]
+
+
+def test_columns_of_trades_move_on_without_touching_what_was_given_out() -> None:
+    rows, given = TradeRows(ETH), []
+    for i in range(400):
+        second_ns = T0 + i * SECOND_NS
+        rows.extend(Trades.of([trade(10 * i + k + 1, second_ns) for k in range(10)]))
+        rows.forget(second_ns - 300 * SECOND_NS)
+        given.append(rows.all())
+
+    assert [len(view) for view in given] == [min(10 * (i + 1), 3_010) for i in range(400)]
+    for i, view in enumerate(given):
+        last = 10 * (i + 1)
+        assert view.trade_id_N.tolist() == list(range(last - len(view) + 1, last + 1))
+    with pytest.raises(ValueError, match="read-only"):
+        given[-1].price_N[0] = 1.0
+
+
+def test_trades_in_batches_leave_the_cache_as_one_by_one(recordings: Path) -> None:
+    async def run() -> list[Trade]:
+        events = Tape(recordings, INSTRUMENTS).events()
+        return [e async for e in events if isinstance(e, Trade) and e.symbol == ETH][:4_000]
+
+    trades = asyncio.run(run())
+    trades[700], trades[701] = trades[701], trades[700]  # one comes late
+    one_by_one, at_once = MarketCache(INSTRUMENTS, Feed()), MarketCache(INSTRUMENTS, Feed())
+    for event in trades:
+        one_by_one.apply(event)
+    for first in range(0, len(trades), 333):
+        at_once.apply_trades(Trades.of(trades[first : first + 333]))
+
+    wanted, found = one_by_one.view([ETH]), at_once.view([ETH])
+    assert at_once.quarantined == one_by_one.quarantined == {"out_of_order": 1}
+    assert at_once.quarantine == one_by_one.quarantine
+    assert at_once.num_events == one_by_one.num_events == 3_999
+    assert found.at_ns == wanted.at_ns == trades[-1].ts_ns
+    for mine, theirs in zip(found.trades[ETH].columns, wanted.trades[ETH].columns, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    for key, stream in wanted.streams.items():
+        np.testing.assert_array_equal(found.streams[key].rows_TC, stream.rows_TC)
+        np.testing.assert_array_equal(found.streams[key].forming_C, stream.forming_C)
+
+
+def test_view_never_changes_and_its_version_names_its_moment(recordings: Path) -> None:
+    async def run() -> tuple[CacheView, CacheView, CacheView, CacheView]:
+        cache, events = await _read(Tape(recordings, INSTRUMENTS))
+        first = again = kept = None
+        async for event in events:
+            if event.ts_ns >= FIRST_NS + 500_000_000 and first is None:
+                first, again = cache.view([ETH, BTC]), cache.view([ETH, BTC])
+                kept = copy.deepcopy(first)
+            if event.ts_ns >= FIRST_NS + 20 * SECOND_NS:
+                break
+            cache.apply(event)
+        assert first is not None
+        assert again is not None
+        assert kept is not None
+        return first, again, kept, cache.view([ETH])
+
+    first, again, kept, later = asyncio.run(run())
+
+    assert first.version == again.version < later.version
+    assert {symbol for symbol, _ in later.streams} == set(later.trades) == {ETH}
+    assert FIRST_NS < first.at_ns < FIRST_NS + 500_000_000
+    assert first.trades[BTC].ts_ns_N[-1] > FIRST_NS  # the second that is not over is inside
+    for mine, theirs in zip(arrays(first), arrays(kept), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        assert not mine.flags.writeable
+        assert mine.flags.c_contiguous
+    assert [len(first.streams[ETH, tf].open_ns_T) for tf in Timeframe] == [1, 599, 599, 599]
+
+
+def arrays(view: CacheView) -> list[np.ndarray]:
+    found = [a for trades in view.trades.values() for a in trades.columns]
+    for stream in view.streams.values():
+        found += [stream.open_ns_T, stream.rows_TC, stream.flags_T]
+        found += [] if stream.forming_C is None else [stream.forming_C]
+    return found + [a for book in view.books.values() for a in (book.second_ns_T, book.rows_TC)]
 
 
 def trade(number: int, ts_ns: int, symbol: str = ETH) -> Trade:

@@ -1,0 +1,191 @@
+"""Hold the newest of one symbol: its bars with indicators, its book, its trades."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from alphapulse.config import Feed
+from alphapulse.data.bars import BarMaker
+from alphapulse.data.book import Book, BookChange
+from alphapulse.data.rows import Rows, TradeRows
+from alphapulse.domain.market import (
+    LOTS,
+    SECOND_NS,
+    TIMEFRAMES,
+    Bar,
+    BarFlag,
+    BarSeries,
+    BookDelta,
+    BookWindow,
+    Bools,
+    FeedGap,
+    Floats,
+    Instrument,
+    StreamWindow,
+    Timeframe,
+    Trade,
+    Trades,
+)
+from alphapulse.domain.trading import Quote
+from alphapulse.features.indicators import RowBuilder
+from alphapulse.features.rows import BOOK_COLUMNS, COLUMNS
+
+# axes: N trade · C column of the rows
+FORMING, PARTIAL = int(BarFlag.FORMING), int(BarFlag.PARTIAL)
+SECONDS = Timeframe.S1
+QUOTE_LEVELS = 500  # a side: an order walks no further
+FormingRow = tuple[Floats, int]  # row, BarFlag bits
+
+
+class SymbolCache:
+    """All that is kept of one symbol; events come in order, `close` at every whole second.
+
+    A trade waits until a second closes or somebody reads, and is counted with the others then: in
+    everything that can be read at such a moment the trades of a second commute with the changes of
+    the book.
+
+    Attributes:
+        book: the resting orders.
+        builders: by timeframe, what makes rows of bars.
+        rows: by timeframe, the closed rows.
+        book_rows: the one-second rows of the book.
+        has_book: whether a message of the book has come.
+        last_trade_id: number of the newest trade, 0 before the first.
+        last_book_id: number of the newest book update, 0 before the first.
+    """
+
+    def __init__(self, instrument: Instrument, settings: Feed) -> None:
+        keep, self.symbol = settings.cache_bars, instrument.symbol
+        self.book = Book(instrument)
+        self.builders = {tf: RowBuilder(self.symbol, tf) for tf in TIMEFRAMES}
+        self.rows = {tf: Rows(keep=keep, num_columns=len(COLUMNS)) for tf in TIMEFRAMES}
+        self.book_rows = Rows(keep=settings.cache_s, num_columns=len(BOOK_COLUMNS))
+        self.has_book = False
+        self.last_trade_id = self.last_book_id = 0
+        self._settings = settings
+        self._bars = BarMaker(self.symbol, gap_s=settings.gap_s)
+        self._trades = TradeRows(self.symbol)
+        self._waiting: list[Trade] = []
+
+    @property
+    def bars(self) -> BarMaker:
+        """Return what makes the bars, every trade taken inside."""
+        self._count_waiting()
+        return self._bars
+
+    @property
+    def trades(self) -> Trades:
+        """Return views of the trades of the last `cache_s` seconds, oldest first."""
+        self._count_waiting()
+        return self._trades.all()
+
+    def seed(self, series: BarSeries) -> None:
+        """Take the closed bars of one timeframe from before the first event, all there are."""
+        self._bars.seed(series)
+        rows_TC, flags_T = self.builders[series.timeframe].open(series)
+        rows, keep = self.rows[series.timeframe], self._settings.cache_bars
+        newest = (series.open_ns_T[-keep:].tolist(), rows_TC[-keep:], flags_T[-keep:].tolist())
+        for ts_ns, row_C, flags in zip(*newest, strict=True):
+            rows.append(ts_ns, row_C, flags)
+
+    def take_gap(self, gap: FeedGap) -> None:
+        """Note that the feed was down: its seconds are missing and the book is unknown."""
+        self._bars.gap(gap.from_ns, gap.ts_ns)
+        self.book.forget()
+
+    def take_candle(self, candle: Bar) -> None:
+        """Take the venue's own candle."""
+        self._bars.venue(candle)
+
+    def take_trade(self, trade: Trade) -> bool:
+        """Take a trade of the open second; False if it is not newer than the newest."""
+        if trade.trade_id <= self.last_trade_id:
+            return False
+        self.last_trade_id = trade.trade_id
+        self._bars.heard(trade.ts_ns)
+        self._waiting.append(trade)
+        return True
+
+    def take_trades(self, trades: Trades) -> Bools:
+        """Take trades of the open second; bool (N,), False where not newer than those before."""
+        before_N = np.concatenate(([self.last_trade_id], trades.trade_id_N[:-1]))
+        is_new_N: Bools = trades.trade_id_N > np.maximum.accumulate(before_N)
+        new = trades if is_new_N.all() else trades.part(is_new_N)
+        if len(new):
+            self._count_waiting()
+            self.last_trade_id = int(new.trade_id_N[-1])
+            for ts_ns in new.ts_ns_N.tolist():
+                self._bars.heard(ts_ns)
+            self._count(new)
+        return is_new_N
+
+    def take_delta(self, delta: BookDelta) -> BookChange:
+        """Take a message of the book; raises InvalidEvent if it cannot be of this instrument."""
+        change = self.book.apply(delta)
+        self._bars.heard(delta.ts_ns)
+        self.has_book = True
+        self.last_book_id = max(self.last_book_id, delta.last_id)
+        return change
+
+    def close(self, boundary_ns: int) -> list[Bar]:
+        """Close what ends at the whole second `boundary_ns` [ns UTC]; return the bars closed."""
+        bars = self.bars.close(boundary_ns)
+        for bar in bars:
+            row_C, flags = self.builders[bar.timeframe].close(bar)
+            self.rows[bar.timeframe].append(bar.open_ns, row_C, flags)
+        if self.has_book:
+            self.book_rows.append(boundary_ns, self.book.second_row(boundary_ns), 0)
+        self._trades.forget(boundary_ns - self._settings.cache_s * SECOND_NS)
+        return bars
+
+    def stream(self, timeframe: Timeframe, event_ns: int, *, count: int) -> StreamWindow | None:
+        """Return the newest bars of the last `count` periods, None if there is nothing to show."""
+        last_slot_ns = timeframe.floor(event_ns)
+        if timeframe is SECONDS:
+            forming, last_slot_ns = None, last_slot_ns - SECOND_NS
+        else:
+            forming = self.forming(timeframe, event_ns)
+        if forming is None and not len(self.rows[timeframe]):
+            return None
+        first_ns = last_slot_ns - (count - 1) * timeframe.ns
+        closed = self.rows[timeframe].newest(count, from_ns=first_ns)
+        if forming is None:
+            return StreamWindow(self.symbol, timeframe, *closed, None, None, 0)
+        row_C, flags = forming
+        return StreamWindow(self.symbol, timeframe, *closed, last_slot_ns, row_C, flags)
+
+    def forming(self, timeframe: Timeframe, event_ns: int) -> FormingRow | None:
+        """Return the row of the bar not closed yet; None before the first price."""
+        forming = self.bars.forming(timeframe, event_ns)
+        if forming is None:
+            return None
+        bar, is_partial = forming
+        row_C, flags = self.builders[timeframe].peek(bar)
+        row_C.flags.writeable = False
+        return row_C, flags | FORMING | (PARTIAL if is_partial else 0)
+
+    def book_window(self, event_ns: int, *, count: int) -> BookWindow:
+        """Return the book's rows of the last `count` seconds."""
+        first_ns = event_ns - (count - 1) * SECOND_NS
+        return BookWindow(self.symbol, *self.book_rows.newest(count, from_ns=first_ns)[:2])
+
+    def quote(self, at_ns: int) -> Quote | None:
+        """Return what an order at `at_ns` meets now, None before the first price."""
+        price = self.bars.price
+        if price is None:
+            return None
+        bids_L2, asks_L2 = self.book.levels(QUOTE_LEVELS)
+        source = "book" if len(bids_L2) and len(asks_L2) else "trade"
+        return Quote(self.symbol, at_ns, source, price, bids_L2, asks_L2)
+
+    def _count_waiting(self) -> None:
+        if self._waiting:
+            self._count(Trades.of(self._waiting))
+            self._waiting.clear()
+
+    def _count(self, trades: Trades) -> None:
+        self._trades.extend(trades)
+        self._bars.trades(trades.ts_ns_N, trades.price_N, trades.lots_N)
+        columns = (trades.price_N, trades.lots_N, trades.is_buy_N)
+        for price, lots, is_buy in zip(*(column.tolist() for column in columns), strict=True):
+            self.book.note_trade(price, lots / LOTS, is_buy=is_buy)
