@@ -228,6 +228,27 @@ def download(
 
 
 @app.command()
+def record(
+    for_: Annotated[
+        str | None, typer.Option("--for", help="90s, 5m, 2h; else until Ctrl-C.")
+    ] = None,
+    exchange: Annotated[str | None, typer.Option(help="ccxt id; else the configured one.")] = None,
+    symbol: Annotated[
+        list[str] | None, typer.Option(help="Again for each; else all configured ones.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="The recording's folder; else a new one in HOME/market.")
+    ] = None,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Record trades, book changes and candles of a venue: a recording that `up` replays."""
+    for_s = None if for_ is None else _duration_s(for_)
+    collecting = importlib.import_module("alphapulse.collecting")
+    _print(collecting.record_venue(home, exchange, symbol or (), for_s, to), as_json)
+
+
+@app.command()
 def train(
     model: Annotated[Trained, typer.Argument(help="Which model to train.")],
     algorithm: Annotated[Algorithm, typer.Option(help="Of rl only.")] = Algorithm.PPO,

@@ -20,7 +20,7 @@ import psutil
 
 from alphapulse.config import load_settings
 from alphapulse.data.recordings import list_recordings
-from alphapulse.data.tape import find_recording
+from alphapulse.data.tape import VARIABLE, find_recording
 from alphapulse.domain.errors import ClusterError, InvalidRequest, NoData, Unavailable
 from alphapulse.domain.market import Timeframe
 from alphapulse.interfaces import Query
@@ -235,9 +235,19 @@ def sweep(home: Path, model: str, trials: int, recording: Path | None) -> dict[s
 
 
 def read_recordings(home: Path, recording: Path | None) -> dict[str, Any]:
-    """Return every recording `up` could find, and every file in them, read from end to end."""
+    """Return every recording `up` could find, and every file in them, read from end to end.
+
+    What a killed `alphapulse record` left there is made a recording first.
+    """
+    from alphapulse.data.pieces import finish, finish_all
+
     instruments = load_settings(home).market.instruments
     roots = [Home(home).path / "market"]
+    named = recording or (Path(os.environ[VARIABLE]) if os.environ.get(VARIABLE) else None)
+    if named is not None:
+        finish(named)
+    for root in roots if named is None else [named]:
+        finish_all(root)
     found = list_recordings(recording, instruments, os.environ, roots=roots)
     return {
         "recordings": [one.as_row() for one in found],
@@ -271,7 +281,7 @@ def download(
         )
     source = Live(exchange, (), history_bars=0, exchange=venue)
     folder = Home(home).path / "market" / f"{exchange}-download"
-    with _progress(f"{symbol} {timeframe}") as tell:
+    with progress(f"{symbol} {timeframe}") as tell:
         done = asyncio.run(
             download_span(
                 source,
@@ -294,7 +304,8 @@ def download(
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def progress(what: str) -> Iterator[Callable[[int, int | None], None]]:
+    """Show a bar on stderr; what is given moves it to so many done of so many, None is unknown."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 

@@ -1,6 +1,7 @@
 """Hold every file to its floor: who may import whom, and where each heavy library may live.
 
-    floor 4   serve_apps/   experiments/   actors/   alphapulse/cli.py with client.py and doctor.py
+    floor 4   serve_apps/   experiments/   actors/   alphapulse/cli.py with client.py, collecting.py
+              and doctor.py
     floor 3   models/ data/ portfolio/ risk/ execution/ storage/ learning/ dashboard/ cluster.py
               assembly.py (where rooms meet)
     floor 2   interfaces.py   features/   config.py   logs.py
@@ -21,14 +22,19 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 ROOF = ("actors", "serve_apps", "experiments")
-FRONT = ("cli", "client", "doctor")  # what the command line does, apart from how it is typed
+FRONT = (
+    "cli",
+    "client",
+    "collecting",
+    "doctor",
+)  # what the command line does, apart from how it is typed
 STARTERS = ("alphapulse/cli.py", "actors/main.py")
 ROOMS = (
     "models", "data", "risk", "portfolio", "execution", "storage", "learning", "dashboard",
 )  # fmt: skip
 GROUND_LIBRARIES = {"numpy", "pandas"}
 LAKE = ("alphapulse/storage/", "alphapulse/data/tape.py", "alphapulse/data/history.py",
-        "experiments/dataset.py")  # fmt: skip
+        "alphapulse/data/segments.py", "experiments/dataset.py")  # fmt: skip
 ROOF_PATHS = tuple(f"{folder}/" for folder in ROOF)
 HOMES = {
     "ray": (*ROOF_PATHS, "alphapulse/cli.py", "alphapulse/cluster.py"),

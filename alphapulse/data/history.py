@@ -21,10 +21,11 @@ PAGE_BARS = 1_000  # most candles Binance gives a request, 2026-11
 Kind = str | tuple[str, ...]
 Columns = dict[str, npt.NDArray[Any]]
 
-TIME, NUMBER, COUNT = (
+TIME, NUMBER, COUNT, TEXT = (
     "UTC timestamp",
     "number",
     "integer",
+    "text",
 )  # what a column must hold; or these words
 CANDLE_COLUMNS: Mapping[str, Kind] = {
     "ts": TIME, "open": NUMBER, "high": NUMBER, "low": NUMBER, "close": NUMBER, "volume": NUMBER,
@@ -58,7 +59,7 @@ def read_columns(file: Path, wanted: Mapping[str, Kind]) -> Columns:
     Args:
         file: path of the file.
         wanted: what each column must hold, by name: TIME (int64 ns UTC), NUMBER (float64), COUNT
-            (int64), or a tuple of words (int8, the word's place in the tuple).
+            (int64), TEXT (str), or a tuple of words (int8, the word's place in the tuple).
 
     Raises InvalidRecording, naming the file, if it is missing or unreadable, or if a column is
     not as wanted or has a hole.
@@ -102,9 +103,8 @@ def _as_array(column: Any, kind: Kind, where: str) -> npt.NDArray[Any]:
     """Return the column as the array of its kind; a hole or another type raises."""
     holds = pa.types
     expected = kind if isinstance(kind, str) else " or ".join(kind)
-    if not isinstance(kind, str) and (
-        holds.is_string(column.type) or holds.is_large_string(column.type)
-    ):
+    is_text = holds.is_string(column.type) or holds.is_large_string(column.type)
+    if not isinstance(kind, str) and is_text:
         column = pc.index_in(column, pa.array(kind, column.type)).cast(pa.int8())
     elif kind == TIME and holds.is_timestamp(column.type) and column.type.tz == "UTC":
         column = column.cast(pa.timestamp("ns", tz="UTC")).cast(pa.int64())
@@ -112,7 +112,7 @@ def _as_array(column: Any, kind: Kind, where: str) -> npt.NDArray[Any]:
         column = column.cast(pa.int64())
     elif kind == NUMBER and (holds.is_floating(column.type) or holds.is_integer(column.type)):
         column = column.cast(pa.float64())
-    else:
+    elif not (kind == TEXT and is_text):
         raise InvalidRecording(f"{where}: expected {expected}, was {column.type}; convert it")
     if column.null_count:
         row = pc.index(pc.is_null(column), True).as_py()

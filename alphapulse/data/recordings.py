@@ -17,6 +17,7 @@ from alphapulse.data.history import (
     require_columns,
     require_sound,
 )
+from alphapulse.data.recorded import GAP_COLUMNS
 from alphapulse.data.tape import (
     DEPTH_COLUMNS,
     TRADE_COLUMNS,
@@ -29,7 +30,7 @@ from alphapulse.domain.errors import InvalidRecording
 from alphapulse.domain.market import SECOND_NS, BarSeries, Instrument, Ints, Timeframe
 
 FILE = re.compile(
-    r"(?P<kind>trades|depth-updates|candles-(?P<number>[1-9]\d*)(?P<unit>[smhdw]))-(?P<symbol>.+)"
+    r"(?P<kind>trades|depth-updates|gaps|candles-(?P<number>[1-9]\d*)(?P<unit>[smhdw]))-(?P<symbol>.+)"
     r"\.parquet"
 )
 UNIT_S = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -58,19 +59,19 @@ class RecordedFile:
     Attributes:
         recording: name of the folder.
         file: name of the file.
-        kind: `trades`, `depth` or `candles`.
+        kind: `trades`, `depth`, `gaps` or `candles`.
         timeframe: of candles, such as `1m`.
         symbol: the venue's name, such as `ETHUSDT`.
-        rows: number of rows.
+        rows: number of rows; a tick file may have none, and then says nothing else.
         first_ns: oldest exchange time, for candles an open [ns UTC].
         last_ns: newest one [ns UTC].
-        gaps: number of holes.
+        gaps: number of holes; in a file of gaps, those the recorder was told of.
         missing: trade ids or bars that are not there; None for depth, whose numbers are shared by
             everything a venue sends.
         longest_gap_s: length of the longest hole [s], 0 without one.
         longest_gap_ns: where it begins [ns UTC], None without one.
         complete_pct: trades or bars that are there [% of those between first and last]; for depth
-            the time outside holes [%].
+            the time outside holes [%]; for gaps None.
         error: why the file cannot be read, None where it can.
     """
 
@@ -214,6 +215,8 @@ def _file(file: Path) -> RecordedFile:
             told |= _read_trades(file)
         elif kind == "depth":
             told |= _read_depth(file)
+        elif kind == "gaps":
+            told |= _read_told_gaps(file)
         else:
             length_ns = int(match["number"]) * UNIT_S[match["unit"]] * SECOND_NS
             told |= _read_bars(file, match["symbol"], str(timeframe), length_ns)
@@ -274,6 +277,12 @@ def _read_depth(file: Path) -> dict[str, Any]:
     }
 
 
+def _read_told_gaps(file: Path) -> dict[str, Any]:
+    columns = read_columns(file, GAP_COLUMNS)
+    gaps = Gaps(columns["from_ts"], columns["ts"], None)
+    return _facts(file, columns["ts"], gaps, complete_pct=None)
+
+
 def _prev_ids(file: Path, rows: int) -> Ints:
     """Return the number each row's change follows, -1 where the venue does not say."""
     try:
@@ -283,9 +292,11 @@ def _prev_ids(file: Path, rows: int) -> Ints:
     return read_columns(file, {"prev_id": COUNT})["prev_id"]
 
 
-def _facts(file: Path, ts_N: Ints, gaps: Gaps, *, complete_pct: float) -> dict[str, Any]:
-    if not len(ts_N):
+def _facts(file: Path, ts_N: Ints, gaps: Gaps, *, complete_pct: float | None) -> dict[str, Any]:
+    if not len(ts_N) and file.name.startswith("candles-"):
         raise InvalidRecording(f"{file}: expected rows, was empty; re-record or remove the file")
+    if not len(ts_N):  # nobody traded while it was recorded
+        return {"rows": 0}
     length_N = gaps.until_ns_N - gaps.from_ns_N
     longest = int(np.argmax(length_N)) if len(length_N) else None
     return {

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from alphapulse.data.history import (
     CANDLE_COLUMNS,
@@ -22,12 +21,14 @@ from alphapulse.data.history import (
     read_columns,
     require_columns,
 )
-from alphapulse.data.merge import BAR_RANK, BOOK_RANK, TRADE_RANK
+from alphapulse.data.merge import BAR_RANK, BOOK_RANK, GAP_RANK, TRADE_RANK
+from alphapulse.data.recorded import CAME, gap_files, read_came, read_gaps, with_numbers
 from alphapulse.domain.errors import InvalidBar, InvalidEvent, InvalidRecording, NoData
 from alphapulse.domain.market import (
     Bar,
     BarSeries,
     BookDelta,
+    Flags,
     Instrument,
     Ints,
     MarketEvent,
@@ -47,9 +48,9 @@ TRADE_COLUMNS: Mapping[str, Kind] = {
 }  # fmt: skip
 DEPTH_COLUMNS: Mapping[str, Kind] = {
     "ts": TIME, "ts_local": TIME, "event": ("diff", "snap"), "first_id": COUNT, "last_id": COUNT,
-    "side": ("bid", "ask"), "price": NUMBER, "size": NUMBER,
+    "side": ("bid", "ask", "none"), "price": NUMBER, "size": NUMBER,
 }  # fmt: skip
-PREV_ID = "prev_id"  # besides, in recordings that have it: last_id of the message before, -1: none
+MESSAGE_COLUMNS = ("ts", "event", "first_id", "last_id")  # what the rows of a message share
 
 # One stream of one symbol: events (None: could not be built), their times, their sequence.
 Built = tuple[list[MarketEvent | None], Ints, Ints]
@@ -156,7 +157,7 @@ def _require_readable(folder: Path, instruments: Sequence[Instrument]) -> None:
 
 
 def _used(folder: Path, instruments: Sequence[Instrument]) -> dict[str, Mapping[str, Kind]]:
-    names = candle_files(instruments) | tick_files(instruments)
+    names = candle_files(instruments) | tick_files(instruments) | gap_files(instruments)
     return {name: names[name] for name in sorted(names) if (folder / name).is_file()}
 
 
@@ -220,8 +221,15 @@ class Tape(DataProvider):
         self.has_ticks = with_ticks and any((path / name).is_file() for name in names)
         low = 0 if from_ns is None else from_ns
         high = FOREVER_NS if until_ns is None else until_ns
+        self._span_ns = low, high
+        self._came: dict[tuple[str, Timeframe], Flags | None] = {}
         self._ticks: dict[str, Columns] = {}
         if self.has_ticks:
+            self._came = {
+                (i.symbol, t): read_came(path / f"candles-{t}-{i.venue_symbol}.parquet")
+                for i in self._instruments
+                for t in CANDLES
+            }
             read = {n: _ticks(path / n, names[n]) for n in names}
             self._ticks = {n: _between(columns, low, high) for n, columns in read.items()}
             times = [columns["ts"] for columns in self._ticks.values()]
@@ -240,13 +248,22 @@ class Tape(DataProvider):
     async def history(
         self, instrument: Instrument, timeframe: Timeframe, count: int | None
     ) -> BarSeries:
-        """Return the newest `count` bars (all, if None) closed at or before `first_ns`."""
+        """Return the newest `count` bars (all, if None) closed at or before `first_ns`.
+
+        Where the recording says which candles came before its first event, it is those.
+        """
         series = self._candles.get((instrument.symbol, timeframe))
         if series is None:  # seconds are made of trades only
             return BarSeries(
                 instrument.symbol, timeframe, np.empty(0, np.int64), np.empty((0, 5), np.float64)
             )
-        closed = series.until(self.first_ns)
+        came_T = self._came.get((instrument.symbol, timeframe))
+        if came_T is None:
+            closed = series.until(self.first_ns)
+        else:
+            is_past_T = (came_T == CAME.index("history")) | (_ts_ns(series) < self._span_ns[0])
+            opens_T, ohlcv_TC = series.open_ns_T[is_past_T], series.ohlcv_TC[is_past_T]
+            closed = BarSeries(instrument.symbol, timeframe, opens_T, ohlcv_TC)
         return closed if count is None else closed.last(count)
 
     async def events(self) -> AsyncIterator[MarketEvent]:
@@ -261,7 +278,12 @@ class Tape(DataProvider):
         """Return every event that can be built, in order; the others go to the quarantine."""
         events: list[MarketEvent | None] = []
         keys: list[Ints] = []  # (4, N): exchange time, stream, symbol, sequence
-        streams = ((BOOK_RANK, self._book), (TRADE_RANK, self._trades), (BAR_RANK, self._bars))
+        streams = (
+            (GAP_RANK, self._gaps),
+            (BOOK_RANK, self._book),
+            (TRADE_RANK, self._trades),
+            (BAR_RANK, self._bars),
+        )
         for order, instrument in enumerate(self._instruments):
             for rank, build in streams:
                 built, ts_N, sequence_N = build(instrument)
@@ -290,6 +312,10 @@ class Tape(DataProvider):
         built = [self._build(Trade, instrument.symbol, *row) for row in rows]
         return built, columns["ts"], columns["trade_id"]
 
+    def _gaps(self, instrument: Instrument) -> Built:
+        none: Built = [], NONE, NONE
+        return read_gaps(self._path, instrument, *self._span_ns) if self.has_ticks else none
+
     def _bars(self, instrument: Instrument) -> Built:
         built: list[MarketEvent | None] = []
         ts: list[Ints] = []
@@ -297,7 +323,12 @@ class Tape(DataProvider):
         for timeframe in CANDLES:
             series = self._candles[instrument.symbol, timeframe]
             ts_T = _ts_ns(series)
-            shown_T = (ts_T >= self.first_ns) & (ts_T <= self.last_ns)
+            came_T = self._came.get((instrument.symbol, timeframe))
+            if came_T is None:
+                shown_T = (ts_T >= self.first_ns) & (ts_T <= self.last_ns)
+            else:
+                low, high = self._span_ns
+                shown_T = (came_T == CAME.index("event")) & (ts_T >= low) & (ts_T < high)
             opens = series.open_ns_T[shown_T].tolist()
             prices = series.ohlcv_TC[shown_T].tolist()
             built += [
@@ -326,10 +357,7 @@ def read_depth(file: Path) -> Columns:
     Raises InvalidRecording as `read_columns` does.
     """
     require_columns(file, DEPTH_COLUMNS)
-    wanted = dict(DEPTH_COLUMNS)
-    if PREV_ID in pq.read_schema(file).names:
-        wanted[PREV_ID] = COUNT
-    return read_columns(file, wanted)
+    return read_columns(file, with_numbers(file, DEPTH_COLUMNS))
 
 
 def book_messages(columns: Columns, symbol: str) -> list[BookDelta]:
@@ -339,19 +367,20 @@ def book_messages(columns: Columns, symbol: str) -> list[BookDelta]:
         columns: of the file, as `read_depth` returns them; rows of a message adjoin.
         symbol: ccxt's name.
     """
-    ids = np.vstack([columns[name] for name in ("ts", "event", "first_id", "last_id")])
+    told = [name for name in (*MESSAGE_COLUMNS, "message") if name in columns]
+    ids = np.vstack([columns[name] for name in told])
     begins = np.any(np.diff(ids, axis=1, prepend=-1) != 0, axis=0)
     start_N = np.flatnonzero(begins)
     bids_first = np.lexsort((columns["side"], np.cumsum(begins)))
     levels_L2 = np.column_stack((columns["price"], columns["size"]))[bids_first]
     levels_L2.setflags(write=False)
     middle_N = start_N + np.add.reduceat(columns["side"] == 0, start_N, dtype=np.int64)
-    stop_N = np.append(start_N[1:], len(begins))
+    stop_N = start_N + np.add.reduceat(columns["side"] < 2, start_N, dtype=np.int64)
     names = ("ts", "ts_local", "first_id", "last_id")
     facts = np.column_stack([columns[name][start_N] for name in names]).tolist()
     snapshots = (columns["event"][start_N] == 1).tolist()
     bounds = np.column_stack((start_N, middle_N, stop_N)).tolist()
-    prev_N = columns.get(PREV_ID, np.full(len(begins), -1))[start_N].tolist()
+    prev_N = columns.get("prev_id", np.full(len(begins), -1))[start_N].tolist()
     prev_ids = [None if prev_id < 0 else prev_id for prev_id in prev_N]  # -1: none was sent
     return [
         BookDelta(symbol, ts, local, first, last, whole, levels_L2[a:b], levels_L2[b:c], prev_id)

@@ -281,6 +281,23 @@ def test_download_that_cannot_be_meant_is_refused(
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--for", "90"), "--for: expected 90s, 5m, 2h or 1d"),
+        (("--exchange", "nowhere"), "expected a ccxt id with streams"),
+    ],
+)
+def test_record_that_cannot_be_meant_is_refused(
+    ask: Ask, tmp_path: Path, words: tuple[str, ...], said: str
+) -> None:
+    answer = ask("record", *words, "--home", tmp_path / "new")
+
+    assert (answer.code, answer.out) == (2, "")
+    assert said in answer.err
+    assert not (tmp_path / "new").exists()
+
+
 def test_status_and_down_of_an_unused_home_say_that_nothing_runs(ask: Ask, tmp_path: Path) -> None:
     status = ask("status", "--home", tmp_path / "new", "--json")
     down = ask("down", "--home", tmp_path / "new", "--json")
