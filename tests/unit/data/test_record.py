@@ -227,6 +227,32 @@ def test_a_recording_ends_after_its_time(tape: Tape, tmp_path: Path) -> None:
     assert done.trades > 0
 
 
+def test_what_came_before_a_cancel_is_a_recording(
+    tape: Tape, events: list[MarketEvent], tmp_path: Path
+) -> None:
+    has_said = asyncio.Event()
+
+    class Endless(Said):
+        async def events(self) -> AsyncIterator[MarketEvent]:
+            async for event in super().events():
+                yield event
+            has_said.set()
+            await asyncio.Event().wait()
+
+    async def cancel() -> None:
+        recording = asyncio.create_task(
+            record(Endless(tape, events), INSTRUMENTS, tmp_path / "one", piece_s=60)
+        )
+        await has_said.wait()
+        recording.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await recording
+
+    asyncio.run(cancel())
+
+    assert len(played(Tape(tmp_path / "one", INSTRUMENTS))) == len(events)
+
+
 def test_a_folder_that_is_there_is_left_as_it_is(
     tape: Tape, events: list[MarketEvent], tmp_path: Path
 ) -> None:
