@@ -58,6 +58,9 @@ class Feed:
     cache_s: int = 300  # raw trades and one-second book rows kept [s]
     live_history_bars: int = 1000  # bars fetched a stream at a live start
     probe_s: float = 3.0  # how long a venue may take to answer before it counts as unreachable [s]
+    price_jump_pct: float = 1.0  # a trade further from the recent ones must be confirmed [%]
+    stale_s: float = 5.0  # age behind the newest event at which one is refused [s, event time]
+    skew_ms: float = 500.0  # difference to the venue's clock at which people are told [ms]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,12 +240,17 @@ def _check(settings: Settings) -> None:
 
 def _check_trading(settings: Settings) -> None:
     trading, risk, learning = settings.trading, settings.risk, settings.learning
+    feed = settings.feed
     if len(trading.quantity_steps) != len(settings.market.symbols):
         raise ConfigError(
             f"trading.quantity_steps: expected one a symbol ({len(settings.market.symbols)}), was "
             f"{len(trading.quantity_steps)}; list them in the order of market.symbols"
         )
     ranges: list[tuple[str, float, bool, str]] = [
+        ("feed.price_jump_pct", feed.price_jump_pct, 0 < feed.price_jump_pct < 100,
+         "above 0, below 100"),
+        ("feed.stale_s", feed.stale_s, feed.stale_s > 0, "above 0"),
+        ("feed.skew_ms", feed.skew_ms, feed.skew_ms > 0, "above 0"),
         ("trading.initial_cash", trading.initial_cash, trading.initial_cash > 0, "above 0"),
         ("trading.quantity_steps", min(trading.quantity_steps), min(trading.quantity_steps) > 0,
          "each above 0"),

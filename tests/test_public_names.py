@@ -33,6 +33,7 @@ NAMES = {
         Floats Instrument Ints LOTS Mark MarketEvent MarketWindow Pivot PivotKind SECOND_NS
         StreamWindow TIMEFRAMES Timeframe Trade Trades
     """,
+    "alphapulse.domain.quality": "EXPLAINED Explanation Reason reason_of",
     "alphapulse.domain.status": "Alert Command ErrorRow Snapshot",
     "alphapulse.domain.trading": """
         Account Approved Fill Order Position Purpose Quote Refused VenueRules ZERO decimal_of

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from alphapulse.config import Feed
 from alphapulse.data.cache import MarketCache
-from alphapulse.data.merge import Merger
+from alphapulse.data.intake import Intake
 from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.inference import (
     INPUT_SPEC,
@@ -84,15 +84,12 @@ class MarketFeed:
         self._provider = provider
         self._instruments = tuple(instruments)
         symbols = tuple(i.symbol for i in self._instruments)
-        self._merger = Merger(symbols, watermark_ms=settings.watermark_ms)
         self.cache = MarketCache(self._instruments, settings)
+        self._intake = Intake(symbols, settings, touch=self._touch)
         self.peers = {symbol: PeerTable() for symbol in symbols}
         self._account: dict[str, Tensor] = {
             symbol: np.zeros(INPUT_SPEC.num_account_fields, np.float32) for symbol in symbols
         }
-        self._events: AsyncIterator[MarketEvent] | None = None
-        self._ready: deque[MarketEvent] = deque()  # released by the merger, not yet applied
-        self._has_ended = False
         self._has_ticks = False
         self._lowest: Timeframe | None = None  # timeframe of the history's shortest bars
         self._next_ns: int | None = None  # instant to be reached next
@@ -115,7 +112,7 @@ class MarketFeed:
                 log.info(
                     "history seeded", symbol=series.symbol, timeframe=timeframe, bars=len(series)
                 )
-        self._events = self._provider.events()
+        self._intake.open(self._provider.events())
 
     def pace(self, speed: float) -> None:
         """Let event time run at most `speed` times as fast as the clock; 0 is without waiting."""
@@ -174,9 +171,9 @@ class MarketFeed:
         return at_ns <= self._applied_ns
 
     async def _met(self, symbol: str, at_ns: int) -> Quote | None:
-        while (event := await self._next_event()) is not None:
+        while (event := await self._intake.next()) is not None:
             if event.ts_ns >= at_ns:
-                self._ready.appendleft(event)
+                self._intake.put_back([event])
                 return self.cache.quote(symbol, at_ns)
             self._apply(event)
         return None
@@ -185,11 +182,11 @@ class MarketFeed:
         """Return the open of the next bar; the bars on the way wait for their instants."""
         passed: list[MarketEvent] = []
         found: Bar | None = None
-        while found is None and (event := await self._next_event()) is not None:
+        while found is None and (event := await self._intake.next()) is not None:
             passed.append(event)
             if isinstance(event, Bar) and (event.symbol, event.timeframe) == (symbol, self._lowest):
                 found = event if event.open_ns >= self._reached_ns else None
-        self._ready.extendleft(reversed(passed))
+        self._intake.put_back(passed)
         if found is None:
             return None
         return Quote(symbol, at_ns, "open", found.open, NO_LEVELS, NO_LEVELS)
@@ -228,9 +225,9 @@ class MarketFeed:
         return {
             "events": cache.num_events,
             "bars": {tf.value: cache.num_bars[tf.value] for tf in TIMEFRAMES},
-            "late": dict(self._merger.late),
-            "late_candles": self._merger.late_candles,
-            "quarantined": dict(cache.quarantined),
+            "late": dict(self._intake.late),
+            "late_candles": self._intake.late_candles,
+            "quarantined": dict(Counter(cache.quarantined) + Counter(self._intake.refused)),
         }
 
     def _input(self, window: MarketWindow, symbol: str) -> ModelInput | IncompleteInput:
@@ -251,12 +248,12 @@ class MarketFeed:
 
     async def _next_instant(self) -> int | None:
         """Apply all events before the next decision instant, close its bars and return it."""
-        while (event := await self._next_event()) is not None:
+        while (event := await self._intake.next()) is not None:
             if not self._has_ticks and isinstance(event, Trade | BookDelta):
                 self._has_ticks, self._next_ns = True, None
             instant = self._next_ns
             if instant is not None and event.ts_ns >= instant:
-                self._ready.appendleft(event)
+                self._intake.put_back([event])
                 self._reach(instant)
                 if self.cache.has_seconds or not self._has_ticks:
                     return instant
@@ -289,18 +286,11 @@ class MarketFeed:
         is_next = event.timeframe is self._lowest and event.close_ns > self._reached_ns
         return event.close_ns if is_next else None
 
-    async def _next_event(self) -> MarketEvent | None:
-        """Return the next event in order, None at the end of the source."""
-        if self._events is None:
-            raise Unavailable("feed: expected open() before the first instant; call it once")
-        while not self._ready and not self._has_ended:
-            event = await anext(self._events, None)
-            if event is None:
-                self._has_ended = True
-                self._ready.extend(self._merger.flush())
-            else:
-                self._ready.extend(self._merger.push(event))
-        return self._ready.popleft() if self._ready else None
+    def _touch(self, symbol: str) -> tuple[float, float] | None:
+        quote = self.cache.quote(symbol, self._applied_ns)
+        if quote is None or quote.source != "book":
+            return None
+        return float(quote.bids_L2[0, 0]), float(quote.asks_L2[0, 0])
 
     async def _wait(self, event_ns: int) -> None:
         if not self._speed:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from alphapulse.domain.errors import InvalidEvent
 from alphapulse.domain.market import Bar, BookDelta, FeedGap, MarketEvent, Trade
+from alphapulse.domain.quality import Reason
 
 NS_PER_MS = 1_000_000
 QUARANTINE_SIZE = 1_000  # newest late events kept to look at; the counter knows all of them
@@ -24,11 +25,11 @@ class Late:
     """An event that came after its place in the order had been given away.
 
     Attributes:
-        code: stable reason, such as `late_trade`.
+        code: reason, such as `late_trade`.
         behind_ns: how far behind the newest event released before it [ns, event time].
     """
 
-    code: str
+    code: Reason
     behind_ns: int
     event: MarketEvent
 
@@ -57,7 +58,7 @@ class Merger:
     """
 
     def __init__(self, symbols: Sequence[str], *, watermark_ms: int) -> None:
-        self.late: Counter[str] = Counter()
+        self.late: Counter[Reason] = Counter()
         self.late_candles = 0
         self.quarantine: deque[Late] = deque(maxlen=QUARANTINE_SIZE)
         self._order = {symbol: i for i, symbol in enumerate(symbols)}
@@ -103,7 +104,7 @@ class Merger:
         if isinstance(event, Bar) and event.is_venue:
             self.late_candles += 1
             return [event]
-        code = f"late_{_NAMES[type(event)]}"
+        code = _CODES[type(event)]
         self.late[code] += 1
         self.quarantine.append(Late(code, self._released[0] - event.ts_ns, event))
         return []
@@ -124,9 +125,9 @@ class Merger:
         return (event.ts_ns, GAP_RANK, symbol, event.from_ns)
 
 
-_NAMES: dict[type[MarketEvent], str] = {
-    Trade: "trade",
-    BookDelta: "book",
-    Bar: "bar",
-    FeedGap: "gap",
+_CODES: dict[type[MarketEvent], Reason] = {
+    Trade: Reason.LATE_TRADE,
+    BookDelta: Reason.LATE_BOOK,
+    Bar: Reason.LATE_BAR,
+    FeedGap: Reason.LATE_GAP,
 }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.inference import Action, DecisionPoint, ModelInput, Prediction
-from alphapulse.domain.market import SECOND_NS, BarFlag, Timeframe
+from alphapulse.domain.market import SECOND_NS, BarFlag, MarketEvent, Timeframe
 
 INSTRUMENTS = Market().instruments
 ETH, BTC = (instrument.symbol for instrument in INSTRUMENTS)
@@ -97,6 +97,32 @@ def test_counters_tell_what_was_taken_and_what_was_refused(
     states = whole[0].cache.snapshot()["symbols"].values()
     wanted = {"venue_compared": 10, "venue_mismatch": 0}  # the whole minutes equal the published
     assert [state["venue_candles"] for state in states] == [wanted] * 2
+
+
+class Stuttering(Tape):
+    """A recording that says every fiftieth event twice."""
+
+    async def events(self) -> AsyncIterator[MarketEvent]:
+        number = 0
+        async for event in super().events():
+            number += 1
+            yield event
+            if number % 50 == 0:
+                yield event
+
+
+def test_event_that_comes_twice_is_counted_and_changes_no_input(
+    recordings: Path, whole: tuple[MarketFeed, dict[int, Seen]]
+) -> None:
+    tape = Stuttering(recordings, INSTRUMENTS, until_ns=FIRST + 31 * SECOND_NS)
+    feed = feed_of(tape)
+
+    points = asyncio.run(run(feed))
+
+    assert points == {ns: whole[1][ns] for ns in points}
+    refused = feed.counters()["quarantined"]
+    assert list(refused) == ["duplicate"]
+    assert refused["duplicate"] >= 20
 
 
 def test_nothing_after_an_instant_changes_its_input(
