@@ -29,9 +29,9 @@ NAMES = {
         RoundState ShownBar TrainingRound
     """,
     "alphapulse.domain.market": """
-        Bar BarFlag BarSeries BookDelta BookSnapshot BookWindow Bools CacheView FeedGap Flags
-        Floats Instrument Ints LOTS Mark MarketEvent MarketWindow Pivot PivotKind SECOND_NS
-        StreamWindow TIMEFRAMES Timeframe Trade Trades
+        Bar BarFlag BarSeries BookDelta BookSnapshot BookWindow Bools BucketWindow Buckets
+        CacheView FeedGap Flags Floats Instrument Ints LOTS Mark MarketEvent MarketWindow
+        Pivot PivotKind SECOND_NS StreamWindow TIMEFRAMES Timeframe Trade Trades
     """,
     "alphapulse.domain.quality": "EXPLAINED Explanation Reason reason_of",
     "alphapulse.domain.status": "Alert Command ErrorRow Snapshot",

@@ -12,6 +12,7 @@ import numpy as np
 from alphapulse.config import Feed
 from alphapulse.data import views
 from alphapulse.data.book import BookChange
+from alphapulse.data.rows import read_only
 from alphapulse.data.symbol_cache import SECONDS, SymbolCache
 from alphapulse.domain.errors import InvalidEvent
 from alphapulse.domain.inference import INPUT_SPEC
@@ -241,8 +242,18 @@ class MarketCache:
                 for s, cache in caches.items()
                 if cache.has_book
             },
+            buckets={
+                s: buckets for s, cache in caches.items() if (buckets := cache.buckets) is not None
+            },
+            bucket_seconds={
+                s: cache.bucket_seconds for s, cache in caches.items() if cache.has_book
+            },
             trades={s: cache.trades for s, cache in caches.items()},
-            peers={s: table.at(at_ns + 1) for s, table in (peers or {}).items() if s in caches},
+            peers={
+                s: read_only(*table.at(at_ns + 1))
+                for s, table in (peers or {}).items()
+                if s in caches
+            },
             last_trade_id={s: cache.last_trade_id for s, cache in caches.items()},
             last_book_id={s: cache.last_book_id for s, cache in caches.items()},
             received_ns=self._received_ns,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import NoReturn
 
@@ -12,7 +11,7 @@ import numpy as np
 from alphapulse.data import book_kernel as kernel
 from alphapulse.data import book_view_kernel as views
 from alphapulse.domain.errors import InvalidEvent
-from alphapulse.domain.market import BookDelta, Flags, Floats, Instrument, Ints
+from alphapulse.domain.market import BookDelta, Buckets, Floats, Instrument, Ints
 
 # axes: L level · 2: price, size · K bucket, rising price · C column of BUCKET_COLUMNS
 SPAN = 0.12  # of the mid, the window to either side; 0.8 % of Binance's changes lie outside it
@@ -20,25 +19,6 @@ MOST_SPAN = 2_000_000  # ticks: 64 MB a book; further levels stand in the list
 FAR_ROOM = 4_096  # levels outside the window a side, doubled where they are more
 
 Touch = tuple[float, float, float, float]  # best bid, its size, best ask, its size
-
-
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """Resting sizes by price bucket; NaN where a bucket is not wholly in the snapshot's reach.
-
-    Attributes:
-        price_K: float64 (K,) lower edges [quote currency], rising.
-        bids_K: float64 (K,) bid size inside the band [base currency].
-        asks_K: float64 (K,) ask size inside the band [base currency].
-        known_bids_K: uint8 (K,): 1 where the bid size is known.
-        known_asks_K: uint8 (K,): 1 where the ask size is known.
-    """
-
-    price_K: Floats
-    bids_K: Floats
-    asks_K: Floats
-    known_bids_K: Flags
-    known_asks_K: Flags
 
 
 class Levels:

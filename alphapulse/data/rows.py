@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from alphapulse.domain.market import Flags, Floats, Ints, Trades
+from alphapulse.domain.market import Flags, Floats, Ints
+from alphapulse.features.rows import BUCKET_COLUMNS
 
-# axes: T row, oldest first · C column of the rows · N trade
-FIRST_SIZE = 1_024  # trades there is room for at first; a busy second of BTC has some hundred
+# axes: T row, oldest first · C column of the rows
+FIRST_SIZE = 1_024  # rows there is room for at first; a busy second of BTC has some hundred trades
+
+Kind = tuple[type[np.generic], int]  # of a value, and how many a row; 0 is a plain column
+WHOLE, REAL = (np.int64, 0), (np.float64, 0)
+TRADES: tuple[Kind, ...] = (WHOLE, WHOLE, WHOLE, REAL, WHOLE, (np.bool_, 0))
+BUCKETS: tuple[Kind, ...] = (
+    WHOLE, REAL, (np.float64, len(BUCKET_COLUMNS)), (np.uint8, len(BUCKET_COLUMNS)),
+)  # fmt: skip
 
 
 class Rows:
@@ -42,10 +51,7 @@ class Rows:
         first = max(self._num - min(count, self._keep), 0)
         first += int(np.searchsorted(self._ts_ns_T[first : self._num], from_ns))
         shown = slice(first, self._num)
-        ts_ns_T, rows_TC = self._ts_ns_T[shown], self._rows_TC[shown]
-        flags_T = self._flags_T[shown]
-        ts_ns_T.flags.writeable = rows_TC.flags.writeable = flags_T.flags.writeable = False
-        return ts_ns_T, rows_TC, flags_T
+        return read_only(self._ts_ns_T[shown], self._rows_TC[shown], self._flags_T[shown])
 
     def _allocate(self, size: int, num_columns: int) -> None:
         self._ts_ns_T = np.empty(size, np.int64)
@@ -53,48 +59,52 @@ class Rows:
         self._flags_T = np.empty(size, np.uint8)
 
 
-class TradeRows:
-    """Trades of one symbol as columns: written once at the end, left behind at the start.
+class Columns:
+    """Columns of equal length, written once at the end and left behind at the start.
 
     Columns that are full move on to new memory, with as much room again as is still needed; the
-    views that were handed out keep the old. So no reader sees a trade appear or leave.
+    views that were handed out keep the old. So no reader sees a row appear or leave.
     """
 
-    def __init__(self, symbol: str) -> None:
-        self._symbol = symbol
+    def __init__(self, *kinds: Kind) -> None:
+        """Make room; the first of `kinds`, a column each, is that of a time [ns UTC]."""
+        self._kinds = kinds
         self._first = self._num = 0
-        self._columns = _room(FIRST_SIZE)
+        self._columns = self._room(FIRST_SIZE)
 
     def __len__(self) -> int:
         return self._num - self._first
 
-    def extend(self, trades: Trades) -> None:
-        """Write the next trades, oldest first."""
-        if self._num + len(trades) > len(self._columns[0]):
+    def extend(self, columns: Sequence[Any]) -> None:
+        """Write the next rows, oldest first: an array or one value for all of them a column."""
+        count = len(columns[-1])
+        if self._num + count > len(self._columns[0]):
             kept = self.all()
-            self._columns = _room(max(2 * (len(kept) + len(trades)), FIRST_SIZE))
+            self._columns = self._room(max(2 * (len(self) + count), FIRST_SIZE))
             self._first = self._num = 0
-            self._write(kept)
-        self._write(trades)
+            self._write(kept, len(kept[0]))
+        self._write(columns, count)
 
     def forget(self, before_ns: int) -> None:
-        """Leave the trades before the whole second `before_ns` [ns UTC] behind."""
+        """Leave the rows before the whole second `before_ns` [ns UTC] behind."""
         self._first += int(np.searchsorted(self._columns[0][self._first : self._num], before_ns))
 
-    def all(self) -> Trades:
-        """Return read-only views of all trades kept, oldest first."""
-        columns = [column[self._first : self._num] for column in self._columns]
-        for column in columns:
-            column.flags.writeable = False
-        return Trades(self._symbol, *columns)
+    def all(self) -> tuple[Any, ...]:
+        """Return read-only views of all rows kept, oldest first."""
+        return read_only(*(column[self._first : self._num] for column in self._columns))
 
-    def _write(self, trades: Trades) -> None:
-        end = self._num + len(trades)
-        for column, new in zip(self._columns, trades.columns, strict=True):
+    def _write(self, columns: Sequence[Any], count: int) -> None:
+        end = self._num + count
+        for column, new in zip(self._columns, columns, strict=True):
             column[self._num : end] = new
         self._num = end
 
+    def _room(self, size: int) -> list[Any]:
+        return [np.empty((size, width) if width else size, kind) for kind, width in self._kinds]
 
-def _room(size: int) -> list[Any]:
-    kinds = (np.int64, np.int64, np.int64, np.float64, np.int64, np.bool_)  # as Trades.columns
-    return [np.empty(size, kind) for kind in kinds]
+
+def read_only(*arrays: Any) -> tuple[Any, ...]:
+    """Return the arrays after locking them against writing."""
+    for array in arrays:
+        array.flags.writeable = False
+    return arrays

@@ -7,7 +7,7 @@ import numpy as np
 from alphapulse.config import Feed
 from alphapulse.data.bars import BarMaker
 from alphapulse.data.book import Book, BookChange
-from alphapulse.data.rows import Rows, TradeRows
+from alphapulse.data.rows import BUCKETS, TRADES, Columns, Rows, read_only
 from alphapulse.domain.market import (
     LOTS,
     SECOND_NS,
@@ -18,6 +18,8 @@ from alphapulse.domain.market import (
     BookDelta,
     BookWindow,
     Bools,
+    Buckets,
+    BucketWindow,
     FeedGap,
     Floats,
     Instrument,
@@ -64,7 +66,7 @@ class SymbolCache:
         self.last_trade_id = self.last_book_id = 0
         self._settings = settings
         self._bars = BarMaker(self.symbol, gap_s=settings.gap_s)
-        self._trades = TradeRows(self.symbol)
+        self._trades, self._buckets = Columns(*TRADES), Columns(*BUCKETS)
         self._waiting: list[Trade] = []
 
     @property
@@ -77,7 +79,21 @@ class SymbolCache:
     def trades(self) -> Trades:
         """Return views of the trades of the last `cache_s` seconds, oldest first."""
         self._count_waiting()
-        return self._trades.all()
+        return Trades(self.symbol, *self._trades.all())
+
+    @property
+    def buckets(self) -> Buckets | None:
+        """Return the book within one percent of the mid now; None while it is unknown."""
+        buckets = self.book.buckets()
+        if buckets is not None:
+            read_only(buckets.price_K, buckets.bids_K, buckets.asks_K)
+            read_only(buckets.known_bids_K, buckets.known_asks_K)
+        return buckets
+
+    @property
+    def bucket_seconds(self) -> BucketWindow:
+        """Return views of the book by bucket, a snapshot a second for `cache_s` seconds."""
+        return BucketWindow(self.symbol, *self._buckets.all())
 
     def seed(self, series: BarSeries) -> None:
         """Take the closed bars of one timeframe from before the first event, all there are."""
@@ -134,9 +150,18 @@ class SymbolCache:
             row_C, flags = self.builders[bar.timeframe].close(bar)
             self.rows[bar.timeframe].append(bar.open_ns, row_C, flags)
         if self.has_book:
-            self.book_rows.append(boundary_ns, self.book.second_row(boundary_ns), 0)
-        self._trades.forget(boundary_ns - self._settings.cache_s * SECOND_NS)
+            self._close_book(boundary_ns)
+        oldest_ns = boundary_ns - self._settings.cache_s * SECOND_NS
+        self._trades.forget(oldest_ns)
+        self._buckets.forget(oldest_ns + SECOND_NS)  # a boundary stands for the second before it
         return bars
+
+    def _close_book(self, boundary_ns: int) -> None:
+        snapshot = self.book.bucket_second(boundary_ns)
+        if snapshot is not None:
+            columns = (snapshot.price_K, snapshot.rows_KC, snapshot.known_KC)
+            self._buckets.extend((boundary_ns, *columns))
+        self.book_rows.append(boundary_ns, self.book.second_row(boundary_ns), 0)
 
     def stream(self, timeframe: Timeframe, event_ns: int, *, count: int) -> StreamWindow | None:
         """Return the newest bars of the last `count` periods, None if there is nothing to show."""
@@ -161,7 +186,7 @@ class SymbolCache:
             return None
         bar, is_partial = forming
         row_C, flags = self.builders[timeframe].peek(bar)
-        row_C.flags.writeable = False
+        read_only(row_C)
         return row_C, flags | FORMING | (PARTIAL if is_partial else 0)
 
     def book_window(self, event_ns: int, *, count: int) -> BookWindow:
@@ -184,7 +209,7 @@ class SymbolCache:
             self._waiting.clear()
 
     def _count(self, trades: Trades) -> None:
-        self._trades.extend(trades)
+        self._trades.extend(trades.columns)
         self._bars.trades(trades.ts_ns_N, trades.price_N, trades.lots_N)
         columns = (trades.price_N, trades.lots_N, trades.is_buy_N)
         for price, lots, is_buy in zip(*(column.tolist() for column in columns), strict=True):

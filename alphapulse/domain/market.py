@@ -391,6 +391,25 @@ class BookWindow:
 
 
 @dataclass(frozen=True, slots=True)
+class Buckets:
+    """Resting sizes by price bucket; NaN where a bucket is not wholly in the snapshot's reach.
+
+    Attributes:
+        price_K: float64 (K,) lower edges [quote currency], rising.
+        bids_K: float64 (K,) bid size inside the band [base currency].
+        asks_K: float64 (K,) ask size inside the band [base currency].
+        known_bids_K: uint8 (K,): 1 where the bid size is known.
+        known_asks_K: uint8 (K,): 1 where the ask size is known.
+    """
+
+    price_K: Floats
+    bids_K: Floats
+    asks_K: Floats
+    known_bids_K: Flags
+    known_asks_K: Flags
+
+
+@dataclass(frozen=True, slots=True)
 class BookSnapshot:
     """The book in price buckets at the end of a second, and what happened there in that second.
 
@@ -408,6 +427,36 @@ class BookSnapshot:
     price_K: Floats
     rows_KC: Floats
     known_KC: Flags
+
+
+@dataclass(frozen=True, slots=True)
+class BucketWindow:
+    """The newest book snapshots of one symbol, one row a bucket a second.
+
+    Attributes:
+        symbol: ccxt's name.
+        second_ns_R: int64 (R,) boundary each row describes [ns UTC], never falling; a second in
+            which the book was unknown has no rows.
+        price_R: float64 (R,) lower edges of the buckets [quote currency], rising in each second.
+        rows_RC: float64 (R, C) in the layout of `features.rows.BUCKET_COLUMNS`; NaN is unknown.
+        known_RC: uint8 (R, C): 1 where the value is known.
+    """
+
+    symbol: str
+    second_ns_R: Ints
+    price_R: Floats
+    rows_RC: Floats
+    known_RC: Flags
+
+    def at(self, second_ns: int) -> BookSnapshot | None:
+        """Return the snapshot at one boundary [ns UTC], None if the book was unknown or forgot."""
+        first, end = np.searchsorted(self.second_ns_R, (second_ns, second_ns + 1)).tolist()
+        if first == end:
+            return None
+        rows = slice(first, end)
+        return BookSnapshot(
+            self.symbol, second_ns, self.price_R[rows], self.rows_RC[rows], self.known_RC[rows]
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -440,6 +489,8 @@ class CacheView:
             UTC], whichever is later.
         streams: by (symbol, timeframe), all closed bars kept.
         books: by symbol, all one-second rows kept; a symbol without a book is absent.
+        buckets: by symbol, the book within one percent of the mid now; absent while unknown.
+        bucket_seconds: by symbol, the book by bucket at the end of every second kept.
         trades: by symbol, all trades kept.
         peers: by symbol, what a model would see of the others: float32 (K, P) last outputs by peer
             slot and uint8 (K,), 1 where there is one.
@@ -453,6 +504,8 @@ class CacheView:
     at_ns: int
     streams: Mapping[tuple[str, Timeframe], StreamWindow]
     books: Mapping[str, BookWindow]
+    buckets: Mapping[str, Buckets]
+    bucket_seconds: Mapping[str, BucketWindow]
     trades: Mapping[str, Trades]
     peers: Mapping[str, tuple[npt.NDArray[np.float32], Flags]]
     last_trade_id: Mapping[str, int]

@@ -21,6 +21,8 @@ def arrays(view: CacheView) -> Iterator[np.ndarray]:
         yield from (stream.open_ns_T, stream.rows_TC, stream.flags_T)
     for book in view.books.values():
         yield from (book.second_ns_T, book.rows_TC)
+    for seconds in view.bucket_seconds.values():
+        yield from (seconds.second_ns_R, seconds.price_R, seconds.rows_RC, seconds.known_RC)
 
 
 @pytest.mark.ray

@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 
 from alphapulse.config import Feed, Market
+from alphapulse.data.book import Book
 from alphapulse.data.cache import MarketCache
-from alphapulse.data.rows import Rows, TradeRows
+from alphapulse.data.rows import TRADES, Columns, Rows
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import InvalidEvent
 from alphapulse.domain.market import (
     SECOND_NS,
     BarFlag,
     BookDelta,
+    BookSnapshot,
     CacheView,
     FeedGap,
     MarketEvent,
@@ -27,6 +29,8 @@ from alphapulse.domain.market import (
     Trade,
     Trades,
 )
+from alphapulse.features.peers import PeerTable
+from alphapulse.features.rows import BUCKET_COLUMN
 
 INSTRUMENTS = Market().instruments
 ETH, BTC = (instrument.symbol for instrument in INSTRUMENTS)
@@ -121,12 +125,12 @@ def test_rows_move_on_without_touching_what_was_given_out() -> None:
 
 
 def test_columns_of_trades_move_on_without_touching_what_was_given_out() -> None:
-    rows, given = TradeRows(ETH), []
+    rows, given = Columns(*TRADES), []
     for i in range(400):
         second_ns = T0 + i * SECOND_NS
-        rows.extend(Trades.of([trade(10 * i + k + 1, second_ns) for k in range(10)]))
+        rows.extend(Trades.of([trade(10 * i + k + 1, second_ns) for k in range(10)]).columns)
         rows.forget(second_ns - 300 * SECOND_NS)
-        given.append(rows.all())
+        given.append(Trades(ETH, *rows.all()))
 
     assert [len(view) for view in given] == [min(10 * (i + 1), 3_010) for i in range(400)]
     for i, view in enumerate(given):
@@ -167,7 +171,7 @@ def test_view_never_changes_and_its_version_names_its_moment(recordings: Path) -
         first = again = kept = None
         async for event in events:
             if event.ts_ns >= FIRST_NS + 500_000_000 and first is None:
-                first, again = cache.view([ETH, BTC]), cache.view([ETH, BTC])
+                first, again = (cache.view([ETH, BTC], {ETH: PeerTable()}) for _ in range(2))
                 kept = copy.deepcopy(first)
             if event.ts_ns >= FIRST_NS + 20 * SECOND_NS:
                 break
@@ -190,11 +194,53 @@ def test_view_never_changes_and_its_version_names_its_moment(recordings: Path) -
     assert [len(first.streams[ETH, tf].open_ns_T) for tf in Timeframe] == [1, 599, 599, 599]
 
 
+def test_view_holds_the_book_by_bucket_for_the_seconds_kept(recordings: Path) -> None:
+    async def run() -> tuple[CacheView, BookSnapshot | None]:
+        cache = MarketCache(INSTRUMENTS, Feed(cache_s=10))
+        book, last = Book(INSTRUMENTS[0]), None
+        boundary_ns = FIRST_NS
+        async for event in Tape(recordings, INSTRUMENTS).events():
+            if event.ts_ns >= boundary_ns:
+                last, _ = book.bucket_second(boundary_ns), book.second_row(boundary_ns)
+                boundary_ns += SECOND_NS
+                if boundary_ns > FIRST_NS + 30 * SECOND_NS:
+                    break
+            cache.apply(event)
+            if event.symbol == ETH:
+                if isinstance(event, BookDelta):
+                    book.apply(event)
+                elif isinstance(event, Trade):
+                    book.note_trade(event.price, event.size, is_buy=event.is_buy)
+        cache.close_until(FIRST_NS + 30 * SECOND_NS)
+        return cache.view([ETH, BTC]), last
+
+    view, wanted = asyncio.run(run())
+
+    seconds = np.unique(view.bucket_seconds[ETH].second_ns_R)
+    assert seconds.tolist() == [FIRST_NS + i * SECOND_NS for i in range(21, 31)]
+    found = view.bucket_seconds[ETH].at(FIRST_NS + 30 * SECOND_NS)
+    assert wanted is not None
+    assert found is not None
+    np.testing.assert_array_equal(found.price_K, wanted.price_K)
+    np.testing.assert_array_equal(found.rows_KC, wanted.rows_KC)
+    np.testing.assert_array_equal(found.known_KC, wanted.known_KC)
+    assert view.bucket_seconds[ETH].at(FIRST_NS) is None
+    assert np.nansum(view.bucket_seconds[BTC].rows_RC[:, BUCKET_COLUMN["bought"]]) > 0
+    price_K = view.buckets[ETH].price_K
+    assert (np.diff(price_K) == 1.0).all()
+    assert price_K[-1] / price_K[0] == pytest.approx(1.02, abs=0.001)
+
+
 def arrays(view: CacheView) -> list[np.ndarray]:
     found = [a for trades in view.trades.values() for a in trades.columns]
     for stream in view.streams.values():
         found += [stream.open_ns_T, stream.rows_TC, stream.flags_T]
         found += [] if stream.forming_C is None else [stream.forming_C]
+    for now in view.buckets.values():
+        found += [now.price_K, now.bids_K, now.asks_K, now.known_bids_K, now.known_asks_K]
+    found += [array for outputs in view.peers.values() for array in outputs]
+    for seconds in view.bucket_seconds.values():
+        found += [seconds.second_ns_R, seconds.price_R, seconds.rows_RC, seconds.known_RC]
     return found + [a for book in view.books.values() for a in (book.second_ns_T, book.rows_TC)]
 
 
