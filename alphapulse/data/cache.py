@@ -10,15 +10,12 @@ from typing import Any
 import numpy as np
 
 from alphapulse.config import Feed
-from alphapulse.data import views
+from alphapulse.data import views, windows
 from alphapulse.data.book import BookChange
-from alphapulse.data.rows import read_only
 from alphapulse.data.symbol_cache import SECONDS, SymbolCache
 from alphapulse.domain.errors import InvalidEvent
-from alphapulse.domain.inference import INPUT_SPEC
 from alphapulse.domain.market import (
     SECOND_NS,
-    TIMEFRAMES,
     Bar,
     BarSeries,
     BookDelta,
@@ -27,7 +24,6 @@ from alphapulse.domain.market import (
     Instrument,
     MarketEvent,
     MarketWindow,
-    StreamWindow,
     Timeframe,
     Trade,
     Trades,
@@ -36,7 +32,6 @@ from alphapulse.domain.trading import Quote
 from alphapulse.features.grid import iso
 from alphapulse.features.peers import PeerTable
 
-NUM_SLOTS = INPUT_SPEC.num_rows
 QUARANTINE_SIZE = 1_000  # newest refused events kept to look at; the counter knows all of them
 
 
@@ -204,20 +199,8 @@ class MarketCache:
                 "which the cache has reached; ask for that one"
             )
         self._version += 1
-        caches = self._symbols.items()
-        return MarketWindow(
-            event_ns=event_ns,
-            version=self._version,
-            streams=self._streams(self._symbols, event_ns, count=NUM_SLOTS),
-            books={
-                s: cache.book_window(event_ns, count=NUM_SLOTS)
-                for s, cache in caches
-                if cache.has_book
-            },
-            last_trade_id={s: cache.last_trade_id for s, cache in caches},
-            last_book_id={s: cache.last_book_id for s, cache in caches},
-            received_ns=self._received_ns,
-            down=frozenset(s for s, cache in caches if cache.bars.is_down(event_ns)),
+        return windows.window(
+            self._symbols, event_ns, version=self._version, received_ns=self._received_ns
         )
 
     def view(
@@ -231,46 +214,15 @@ class MarketCache:
             symbols: whose; each is one of the instruments.
             peers: by symbol, the last outputs of the models.
         """
-        now_ns, at_ns = self._closed_ns, max(self._closed_ns, self._newest_ns)
-        caches = {symbol: self._symbols[symbol] for symbol in symbols}
-        return CacheView(
+        return windows.view(
+            {symbol: self._symbols[symbol] for symbol in symbols},
+            peers or {},
+            self._settings,
+            closed_ns=self._closed_ns,
+            at_ns=max(self._closed_ns, self._newest_ns),
             version=self._num_changes,
-            at_ns=at_ns,
-            streams=self._streams(caches, now_ns, count=self._settings.cache_bars),
-            books={
-                s: cache.book_window(now_ns, count=self._settings.cache_s)
-                for s, cache in caches.items()
-                if cache.has_book
-            },
-            buckets={
-                s: buckets for s, cache in caches.items() if (buckets := cache.buckets) is not None
-            },
-            bucket_seconds={
-                s: cache.bucket_seconds for s, cache in caches.items() if cache.has_book
-            },
-            trades={s: cache.trades for s, cache in caches.items()},
-            peers={
-                s: read_only(*table.at(at_ns + 1))
-                for s, table in (peers or {}).items()
-                if s in caches
-            },
-            last_trade_id={s: cache.last_trade_id for s, cache in caches.items()},
-            last_book_id={s: cache.last_book_id for s, cache in caches.items()},
             received_ns=self._received_ns,
-            down=frozenset(s for s, cache in caches.items() if cache.bars.is_down(now_ns)),
         )
-
-    @staticmethod
-    def _streams(
-        caches: Mapping[str, SymbolCache], event_ns: int, *, count: int
-    ) -> dict[tuple[str, Timeframe], StreamWindow]:
-        streams: dict[tuple[str, Timeframe], StreamWindow] = {}
-        for symbol, cache in caches.items():
-            for timeframe in TIMEFRAMES:
-                stream = cache.stream(timeframe, event_ns, count=count)
-                if stream is not None:
-                    streams[symbol, timeframe] = stream
-        return streams
 
     def candles(self, symbol: str, timeframe: str, count: int) -> list[dict[str, Any]]:
         """Return the newest `count` closed bars and the forming one as plain values."""
