@@ -55,9 +55,9 @@ def rows(recording: Path, *, runs: int) -> list[Row]:
     ]
     files = [recording / f"trades-{i.venue_symbol}.parquet" for i in INSTRUMENTS]
     count = sum(map(len, columns))
-    live = in_turn(_live(columns), "bars_nautilus", files, runs=runs)
+    live = in_turn(_live(columns), "nautilus_bars", files, runs=runs)
     replay = in_turn(
-        lambda: [bars_of_trades(trades) for trades in columns], "bars_polars", files, runs=runs
+        lambda: [bars_of_trades(trades) for trades in columns], "polars_bars", files, runs=runs
     )
     return [
         rate_row("bars_live", live, events=count, goal=LIVE_GOAL),

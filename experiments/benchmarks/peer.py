@@ -35,20 +35,23 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def in_turn(run: Callable[[], object], script: str, files: Sequence[Path], *, runs: int) -> Timed:
+def in_turn(
+    run: Callable[[], object], script: str, arguments: Sequence[object], *, runs: int
+) -> Timed:
     """Time `run` and a peer's script in turn, so that both meet the same machine.
 
     Args:
         run: ours; called once before the first counted run.
-        script: module of `experiments.benchmarks.peers`.
-        files: what the peer reads.
+        script: module of `experiments.benchmarks.peers`; it prints its version, then the seconds
+            of a run for every line on stdin (`peers.peer.serve`).
+        arguments: of the script, such as the files it reads.
         runs: counted runs of each.
     """
     run()
     if not PYTHON.exists():
         ours_s = [seconds(run) for _ in range(runs)]
         return Timed(ours_s=ours_s, peer_s=(), peer="missing: run `make bench`")
-    command = [str(PYTHON), "-m", f"experiments.benchmarks.peers.{script}", *map(str, files)]
+    command = [str(PYTHON), "-m", f"experiments.benchmarks.peers.{script}", *map(str, arguments)]
     with subprocess.Popen(
         command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as child:

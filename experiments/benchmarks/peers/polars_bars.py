@@ -1,6 +1,6 @@
 """Make 1s, 1m, 1h and 1d bars of whole histories with polars, as fast as it can.
 
-.venv-bench/bin/python -m experiments.benchmarks.peers.bars_polars trades.parquet ...
+.venv-bench/bin/python -m experiments.benchmarks.peers.polars_bars trades.parquet ...
 """
 
 from __future__ import annotations

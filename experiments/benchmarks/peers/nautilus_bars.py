@@ -1,6 +1,6 @@
 """Make 1s, 1m, 1h and 1d bars tick by tick with NautilusTrader's TimeBarAggregator.
 
-.venv-bench/bin/python -m experiments.benchmarks.peers.bars_nautilus ETHUSDT.parquet ...
+.venv-bench/bin/python -m experiments.benchmarks.peers.nautilus_bars ETHUSDT.parquet ...
 """
 
 from __future__ import annotations
