@@ -20,6 +20,7 @@ class Launch:
         home: folder of the home.
         session: id of this `up`, for the errors table.
         recording: folder of the recording, empty for live.
+        venue: ccxt id of the live venue, empty for a recording.
         run: id of the run; `run_number` names its folder.
         checkpoints: id by model, of which the run starts.
         speed: event time over wall time; 0 is as fast as it goes.
@@ -29,6 +30,7 @@ class Launch:
     home: str
     session: str
     recording: str
+    venue: str
     run: str
     run_number: int
     checkpoints: Mapping[str, str]
@@ -41,6 +43,5 @@ class Launch:
         market = self.settings.market
         if self.recording:
             return Tape(Path(self.recording), market.instruments)
-        return Live(
-            market.exchange, market.instruments, history_bars=self.settings.feed.live_history_bars
-        )
+        feed = self.settings.feed
+        return Live(self.venue, market.instruments, feed, url=market.exchange_url)

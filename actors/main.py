@@ -72,7 +72,7 @@ class Up:
         self._session = uuid.uuid4().hex[:12]
         self._settings = load_settings(self._home.path)
         if options.exchange is not None:
-            market = dataclasses.replace(self._settings.market, exchange=options.exchange)
+            market = dataclasses.replace(self._settings.market, exchanges=(options.exchange,))
             self._settings = dataclasses.replace(self._settings, market=market)
         self._stop_asked = False
         self._began_at_s = started_at_s
@@ -212,6 +212,7 @@ class Up:
             home=str(self._home.path),
             session=self._session,
             recording=str(self._recording or ""),
+            venue="" if self._recording else run.manifest.recording,
             run=run.id,
             run_number=run.number,
             checkpoints=dict(run.manifest.checkpoints),

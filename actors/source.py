@@ -44,18 +44,18 @@ def open_run(
     and without a recording, ClusterError if the first training fails.
     """
     market = settings.market
-    recording = _choose(home, settings, asked)
-    say(f"source: {f'recording {recording}' if recording else f'live {market.exchange}'}")
+    venue, recording = _choose(home, settings, asked)
+    say(f"source: {f'recording {recording}' if recording else f'live {venue}'}")
     if recording is not None:
         checkpoints = _first_checkpoints(home, settings, recording, say=say)
         name, content = recording.name, content_hash(recording, market.instruments)
     else:
         checkpoints = _champions(home)
         if not checkpoints:
-            say(f"first start: fetching the closed candles of {market.exchange}")
-            candles = asyncio.run(_download(home, settings))
+            say(f"first start: fetching the closed candles of {venue}")
+            candles = asyncio.run(_download(home, settings, venue))
             checkpoints = _first_checkpoints(home, settings, candles, say=say)
-        name, watched = market.exchange, ",".join(market.symbols)
+        name, watched = venue, ",".join(market.symbols)
         content = hashlib.sha256(f"{name}|{watched}".encode()).hexdigest()
     run = home.open_run(
         source="recording" if recording else "live",
@@ -79,20 +79,34 @@ def _tell_what_stays_behind(home: Home, run: Run, *, say: Callable[[str], None])
         say(f"run {run.number} starts a new paper account; run {run.number - 1} stays halted")
 
 
-def _choose(home: Home, settings: Settings, asked: Asked) -> Path | None:
+def _choose(home: Home, settings: Settings, asked: Asked) -> tuple[str, Path | None]:
+    """Return the live venue, or the recording: of the two one is empty."""
     market, probe_s = settings.market, settings.feed.probe_s
     if asked.source == "live" or (asked.source == "auto" and asked.recording is None):
         from alphapulse.data.live import reachable  # ccxt takes half a second
 
-        if asyncio.run(reachable(market.exchange, timeout_s=probe_s)):
-            return None
+        venues = _venues(home, settings, asked)
+        for venue in venues:
+            if asyncio.run(reachable(venue, timeout_s=probe_s, url=market.exchange_url)):
+                return venue, None
         if asked.source == "live":
             raise NoData(
-                f"{market.exchange}: expected an answer within {probe_s:g} s, was none; "
+                f"{', '.join(venues)}: expected an answer within {probe_s:g} s, was none; "
                 "check the network, or replay with --source recording --recording DIR"
             )
     roots = [home.path / "market"]
-    return find_recording(asked.recording, market.instruments, os.environ, roots=roots)
+    return "", find_recording(asked.recording, market.instruments, os.environ, roots=roots)
+
+
+def _venues(home: Home, settings: Settings, asked: Asked) -> tuple[str, ...]:
+    """Return the venues to try in order; a run that goes on keeps its own."""
+    runs = home.runs()
+    if runs and not asked.fresh:
+        newest = runs[-1].manifest
+        if newest.source == "live" and newest.config_hash == settings.hash:
+            return (newest.recording,)
+    market = settings.market
+    return market.exchanges[:1] if market.exchange_url else market.exchanges
 
 
 def _champions(home: Home) -> dict[str, str]:
@@ -102,14 +116,14 @@ def _champions(home: Home) -> dict[str, str]:
     return {model: id for model, id in found.items() if id} if all(found.values()) else {}
 
 
-async def _download(home: Home, settings: Settings) -> Path:
+async def _download(home: Home, settings: Settings, venue: str) -> Path:
     from alphapulse.data.download import download_candles
     from alphapulse.data.live import Live
 
     market, feed = settings.market, settings.feed
-    venue = Live(market.exchange, market.instruments, history_bars=feed.live_history_bars)
-    folder = home.path / "market" / f"{market.exchange}-candles"
-    return await download_candles(venue, market.instruments, folder)
+    live = Live(venue, market.instruments, feed, url=market.exchange_url)
+    folder = home.path / "market" / f"{venue}-candles"
+    return await download_candles(live, market.instruments, folder)
 
 
 def _first_checkpoints(

@@ -273,13 +273,13 @@ def download(
     from alphapulse.data.download import download_span
     from alphapulse.data.live import Live, reachable
 
-    probe_s = load_settings(home).feed.probe_s
-    if not asyncio.run(reachable(exchange, timeout_s=probe_s, exchange=venue)):
+    feed = load_settings(home).feed
+    if not asyncio.run(reachable(exchange, timeout_s=feed.probe_s, exchange=venue)):
         raise NoData(
-            f"{exchange}: expected an answer within {probe_s:g} s, was none; check the network, "
-            "or ask another exchange"
+            f"{exchange}: expected an answer within {feed.probe_s:g} s, was none; check the "
+            "network, or ask another exchange"
         )
-    source = Live(exchange, (), history_bars=0, exchange=venue)
+    source = Live(exchange, (), feed, exchange=venue)
     folder = Home(home).path / "market" / f"{exchange}-download"
     with progress(f"{symbol} {timeframe}") as tell:
         done = asyncio.run(

@@ -37,7 +37,9 @@ class Market:
     symbols: tuple[str, ...] = ("ETH/USDT", "BTC/USDT")  # the first is the primary one; exactly two
     tick_sizes: tuple[float, ...] = (0.01, 0.01)  # smallest price step a symbol [quote currency]
     bucket_sizes: tuple[float, ...] = (1.0, 10.0)  # of a book bucket a symbol [quote currency]
-    exchange: str = "binance"  # ccxt id of the live venue
+    # ccxt ids of live venues; the first that answers is the run's
+    exchanges: tuple[str, ...] = ("binance", "coinbase", "kraken", "okx")
+    exchange_url: str = ""  # address that stands in for the API of binance; empty: its own
 
     @property
     def instruments(self) -> tuple[Instrument, ...]:
@@ -61,6 +63,10 @@ class Feed:
     price_jump_pct: float = 1.0  # a trade further from the recent ones must be confirmed [%]
     stale_s: float = 5.0  # age behind the newest event at which one is refused [s, event time]
     skew_ms: float = 500.0  # difference to the venue's clock at which people are told [ms]
+    start_s: float = 10.0  # within which every live stream must have begun [s]
+    silent_s: float = 3.0  # without a message after which a live stream is opened anew [s]
+    backfill_s: float = 5.0  # most that everything waits for missed trades to be fetched [s]
+    reconnect_s: float = 1.0  # pause before the first attempt to reconnect; it doubles, to 30 s [s]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

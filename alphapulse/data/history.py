@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from alphapulse.domain.errors import InvalidRecording
-from alphapulse.domain.market import BarSeries, Instrument, Ints, Timeframe
+from alphapulse.domain.market import Bar, BarSeries, Instrument, Ints, Timeframe
 
 NS_PER_MS = 1_000_000
 PAGE_BARS = 1_000  # most candles Binance gives a request, 2026-11
@@ -151,6 +151,13 @@ def missing_bars(series: BarSeries) -> list[tuple[int, int]]:
     before = np.flatnonzero(np.diff(series.open_ns_T) > length)
     opens = series.open_ns_T
     return [(int(opens[i]) + length, int(opens[i + 1])) for i in before]
+
+
+def bars_of(series: BarSeries) -> Iterator[Bar]:
+    """Yield the bars of a series one by one, as the venue's own."""
+    rows = zip(series.open_ns_T.tolist(), series.ohlcv_TC.tolist(), strict=True)
+    for open_ns, (first, high, low, last, volume) in rows:
+        yield Bar(series.symbol, series.timeframe, open_ns, first, high, low, last, volume, True)
 
 
 async def fetch_history(

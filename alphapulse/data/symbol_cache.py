@@ -105,9 +105,10 @@ class SymbolCache:
             rows.append(ts_ns, row_C, flags)
 
     def take_gap(self, gap: FeedGap) -> None:
-        """Note that the feed was down: its seconds are missing and the book is unknown."""
+        """Note that the feed was down: its seconds are missing, and the book if it was lost."""
         self._bars.gap(gap.from_ns, gap.ts_ns)
-        self.book.forget()
+        if gap.is_book_lost:
+            self.book.forget()
 
     def take_candle(self, candle: Bar) -> None:
         """Take the venue's own candle."""

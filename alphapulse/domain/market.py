@@ -278,12 +278,21 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class FeedGap:
-    """A stretch in which the feed of a symbol was down: its seconds are missing, not empty."""
+    """A stretch in which the feed of a symbol was down: its seconds are missing, not empty.
+
+    Attributes:
+        symbol: ccxt's name.
+        ts_ns: its place in the order, and its end [ns UTC].
+        from_ns: its begin [ns UTC].
+        reason: what happened.
+        is_book_lost: whether the book went too, not trades alone.
+    """
 
     symbol: str
     ts_ns: int
     from_ns: int
     reason: str
+    is_book_lost: bool = True
 
 
 MarketEvent = Trade | BookDelta | Bar | FeedGap

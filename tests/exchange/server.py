@@ -68,7 +68,7 @@ class Exchange:
 
     ```python
     async with opened(Exchange(recording)) as exchange:
-        client = connected(open_exchange("binance"), exchange.url)
+        client = open_exchange("binance", exchange.url)
         ...
         await exchange.wait_for("ethusdt@trade")
         await exchange.play(until_ns)

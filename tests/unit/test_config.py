@@ -107,7 +107,7 @@ def test_refused_setting_ends_the_command_line_with_2() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "decisions", "first_training"),
     [
-        ("MARKET__EXCHANGE", "kraken", True, True),
+        ("MARKET__EXCHANGES", "kraken", True, True),
         ("FEED__GAP_S", "6", True, True),
         ("TRAINING__SEED", "8", True, True),
         ("DECISION__EXIT_THRESHOLD", "0.4", True, False),

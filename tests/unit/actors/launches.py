@@ -27,6 +27,7 @@ def a_launch(home: Path, *, jobs_port: int = 1) -> Launch:
         home=str(home),
         session="test",
         recording="hand-made",
+        venue="",
         run=run.id,
         run_number=run.number,
         checkpoints=START,

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from alphapulse import client
+from alphapulse.config import Feed
 from alphapulse.data.download import BARS, Downloaded, download_candles, download_span
 from alphapulse.data.history import read_candles, write_candles
 from alphapulse.data.live import Live
@@ -28,7 +29,6 @@ from alphapulse.domain.errors import (
     Unavailable,
 )
 from alphapulse.domain.market import SECOND_NS, BarSeries, Instrument, Timeframe
-from tests.exchange.connecting import open_at
 from tests.exchange.recording import Recording
 from tests.exchange.server import Exchange, opened
 
@@ -73,7 +73,7 @@ class RecordedVenue:
 
 
 def live(venue: Any) -> Live:
-    return Live("recorded", INSTRUMENTS, history_bars=10, exchange=lambda: venue, first_pause_s=0)
+    return Live("recorded", INSTRUMENTS, Feed(reconnect_s=0.0), exchange=lambda: venue)
 
 
 def test_download_keeps_every_closed_candle_and_is_a_recording(
@@ -181,7 +181,7 @@ class PagedVenue:
 def bring(venue: Any, folder: Path, **asked: Any) -> Downloaded:
     """Download ETH/USDT minutes of the venue's last day, or of the span that is asked for."""
     span = {"since_ns": DAY_AGO_NS} | asked
-    source = Live("paged", (), history_bars=0, exchange=lambda: venue, first_pause_s=0)
+    source = Live("paged", (), Feed(reconnect_s=0.0), exchange=lambda: venue)
     try:
         return asyncio.run(download_span(source, "ETH/USDT", Timeframe.M1, folder, **span))
     finally:
@@ -512,7 +512,7 @@ def test_real_client_brings_hours_page_by_page_over_the_one_that_is_missing(
 
     async def bring_hours() -> Downloaded:
         async with opened(Exchange(stretch)) as exchange:
-            source = Live("binance", (), history_bars=0, exchange=lambda: open_at(exchange.url))
+            source = Live("binance", (), Feed(), url=exchange.url)
             return await download_span(source, "ETH/USDT", hour, tmp_path, since_ns=since_ns)
 
     done = asyncio.run(bring_hours())

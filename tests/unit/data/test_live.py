@@ -13,9 +13,9 @@ import ccxt
 import pyarrow.parquet as pq
 import pytest
 
-from alphapulse.config import Market
+from alphapulse.config import Feed, Market
 from alphapulse.data.history import read_candles
-from alphapulse.data.live import Live, reachable
+from alphapulse.data.live import Live, open_exchange, reachable
 from alphapulse.domain.errors import ConfigError, Unavailable
 from alphapulse.domain.market import (
     Bar,
@@ -29,6 +29,7 @@ from alphapulse.domain.market import (
 
 ETH = Market().instruments[0]
 MS = 1_000_000
+QUICK = Feed(live_history_bars=10, reconnect_s=0.001, silent_s=60.0)
 
 
 class FakeVenue:
@@ -114,7 +115,7 @@ def watch(
     venue: FakeVenue, count: int, *, prepare: Callable[[Live], Any] | None = None
 ) -> tuple[Live, list[MarketEvent]]:
     """Return the live source and its first `count` events; fails after five seconds."""
-    live = Live("recorded", [ETH], history_bars=10, exchange=lambda: venue, first_pause_s=0.001)
+    live = Live("recorded", [ETH], QUICK, exchange=lambda: venue)
 
     async def read() -> list[MarketEvent]:
         if prepare:
@@ -191,8 +192,8 @@ def test_a_message_that_is_no_trade_is_quarantined_and_counted(
     live, events = watch(venue, 1)
 
     assert isinstance(events[0], Trade)
-    assert live.num_quarantined == 2
-    assert [code for code, _ in live.quarantine] == ["InvalidEvent", "InvalidEvent"]
+    assert [code for code, _ in live.quarantine] == ["unreadable", "unreadable"]
+    assert live.health()["quarantined"] == {"unreadable": 2}
 
 
 def test_the_book_comes_as_a_snapshot(minutes: BarSeries, recordings: Path) -> None:
@@ -210,6 +211,43 @@ def test_the_book_comes_as_a_snapshot(minutes: BarSeries, recordings: Path) -> N
     assert book.is_snapshot
     assert (book.first_id, book.last_id) == (row["update_id"], row["update_id"])
     assert (book.bids_L2.tolist(), book.asks_L2.tolist()) == (bids, asks)
+
+
+def test_wrong_data_is_refused_and_the_stream_goes_on(
+    minutes: BarSeries, raw_trades: list[dict[str, Any]]
+) -> None:
+    venue = FakeVenue(minutes)
+    levels = {"bids": [["x", "y"]], "asks": [], "timestamp": 1, "nonce": 1}
+    venue.books.extend([levels, TypeError("ccxt could not add up"), {"bids": None}])
+    venue.trades.extend([TypeError("nor here"), raw_trades[:3]])
+
+    live, events = watch(venue, 3)
+
+    assert [type(event) for event in events] == [Trade, Trade, Trade]
+    assert live.health()["quarantined"]["unreadable"] >= 1
+
+
+def test_a_trade_that_came_already_is_refused(
+    minutes: BarSeries, raw_trades: list[dict[str, Any]]
+) -> None:
+    venue = FakeVenue(minutes)
+    venue.trades.extend([raw_trades[:3], raw_trades[1:4]])
+
+    live, events = watch(venue, 4)
+
+    assert [e.trade_id for e in events if isinstance(e, Trade)] == [
+        int(raw["id"]) for raw in raw_trades[:4]
+    ]
+    assert live.health()["quarantined"] == {"duplicate": 2}
+
+
+@pytest.mark.parametrize("exchange_id", ["binance", "coinbase", "kraken", "okx"])
+def test_every_default_venue_has_the_streams_that_are_watched(exchange_id: str) -> None:
+    venue = open_exchange(exchange_id)
+
+    assert exchange_id in Market().exchanges
+    for method in ("watchTrades", "watchOrderBook", "fetchOHLCV"):
+        assert venue.has[method], method
 
 
 def test_a_candle_comes_when_the_next_has_begun_and_none_after_history_is_left_out(
@@ -251,7 +289,7 @@ def test_history_gives_up_when_the_venue_does_not_answer(minutes: BarSeries) -> 
             raise ccxt.RequestTimeout("no answer")
 
     venue = Silent(minutes)
-    live = Live("recorded", [ETH], history_bars=10, exchange=lambda: venue, first_pause_s=0.001)
+    live = Live("recorded", [ETH], QUICK, exchange=lambda: venue)
 
     with pytest.raises(Unavailable, match="RequestTimeout"):
         asyncio.run(live.history(ETH, Timeframe.M1, None))
