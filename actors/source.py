@@ -83,12 +83,12 @@ def _choose(home: Home, settings: Settings, asked: Asked) -> tuple[str, Path | N
     """Return the live venue, or the recording: of the two one is empty."""
     market, probe_s = settings.market, settings.feed.probe_s
     if asked.source == "live" or (asked.source == "auto" and asked.recording is None):
-        from alphapulse.data.live import reachable  # ccxt takes half a second
+        from alphapulse.data.live import first_reachable  # ccxt takes half a second
 
-        venues = _venues(home, settings, asked)
-        for venue in venues:
-            if asyncio.run(reachable(venue, timeout_s=probe_s, url=market.exchange_url)):
-                return venue, None
+        venues, url = _venues(home, settings, asked), market.exchange_url
+        venue = asyncio.run(first_reachable(venues, timeout_s=probe_s, url=url))
+        if venue is not None:
+            return venue, None
         if asked.source == "live":
             raise NoData(
                 f"{', '.join(venues)}: expected an answer within {probe_s:g} s, was none; "
@@ -105,8 +105,7 @@ def _venues(home: Home, settings: Settings, asked: Asked) -> tuple[str, ...]:
         newest = runs[-1].manifest
         if newest.source == "live" and newest.config_hash == settings.hash:
             return (newest.recording,)
-    market = settings.market
-    return market.exchanges[:1] if market.exchange_url else market.exchanges
+    return settings.market.exchanges
 
 
 def _champions(home: Home) -> dict[str, str]:

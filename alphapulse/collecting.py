@@ -12,7 +12,7 @@ from typing import Any
 
 from alphapulse.client import progress
 from alphapulse.config import load_settings
-from alphapulse.data.live import Live, reachable
+from alphapulse.data.live import Live, first_reachable
 from alphapulse.data.pieces import finish_all
 from alphapulse.data.record import Recorded, Tell, new_refusals, record
 from alphapulse.domain.errors import InvalidRequest, NoData, Unavailable
@@ -33,7 +33,7 @@ def record_venue(
 
     Args:
         home: whose settings; what killed recordings left in its `market` is finished first.
-        exchange: ccxt id; None is the configured venue.
+        exchange: ccxt id; None is the first configured one that answers.
         symbols: some of the configured ones; none is all of them.
         for_s: how long [s]; None is until it is ended.
         to: folder of the recording; None is a new one in HOME/market.
@@ -45,17 +45,19 @@ def record_venue(
     settings = load_settings(home)
     market, feed = settings.market, settings.feed
     instruments = _chosen(market.instruments, symbols)
-    name = exchange or market.exchange
-    if not asyncio.run(reachable(name, timeout_s=feed.probe_s, exchange=venue)):
+    names, url = (exchange,) if exchange else market.exchanges, market.exchange_url
+    ask = first_reachable(names, timeout_s=feed.probe_s, url=url, exchange=venue)
+    name = asyncio.run(ask)
+    if name is None:
         raise NoData(
-            f"{name}: expected an answer within {feed.probe_s:g} s, was none; check the network, "
-            "or record another exchange"
+            f"{', '.join(names)}: expected an answer within {feed.probe_s:g} s, was none; check "
+            "the network, or record another exchange"
         )
     place = Home(home).path / "market"
     finished = finish_all(place)
     begun = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     folder = to or place / f"{name}-{begun}"
-    live = Live(name, instruments, history_bars=feed.live_history_bars, exchange=venue)
+    live = Live(name, instruments, feed, url=url, exchange=venue)
     with progress(f"recording {name}") as tell:
         try:
             done = asyncio.run(_until_ended(live, instruments, folder, for_s, tell))

@@ -88,6 +88,23 @@ async def reachable(
     return True
 
 
+async def first_reachable(
+    exchange_ids: Sequence[str],
+    *,
+    timeout_s: float,
+    url: str = "",
+    exchange: Callable[[], Any] | None = None,
+) -> str | None:
+    """Return the first of the venues that answers; None if none does. Arguments as in `reachable`.
+
+    With `url`, only the first is asked: the address stands in for it.
+    """
+    for exchange_id in exchange_ids[:1] if url else exchange_ids:
+        if await reachable(exchange_id, timeout_s=timeout_s, url=url, exchange=exchange):
+            return exchange_id
+    return None
+
+
 class Live(DataProvider):
     """A venue as a source of events, as they arrive; a Merger puts them in order.
 

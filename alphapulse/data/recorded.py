@@ -11,7 +11,8 @@ from alphapulse.data.history import COUNT, TEXT, TIME, Kind, read_columns, requi
 from alphapulse.domain.errors import InvalidRecording
 from alphapulse.domain.market import FeedGap, Flags, Instrument, Ints, MarketEvent
 
-GAP_COLUMNS: Mapping[str, Kind] = {"ts": TIME, "from_ts": TIME, "reason": TEXT}
+LOST = ("trades", "all")
+GAP_COLUMNS: Mapping[str, Kind] = {"ts": TIME, "from_ts": TIME, "reason": TEXT, "lost": LOST}
 CAME = ("history", "event")
 NO_ROWS: Ints = np.empty(0, np.int64)
 
@@ -38,8 +39,9 @@ def read_gaps(
         return [], NO_ROWS, NO_ROWS
     columns = read_columns(file, GAP_COLUMNS)
     inside_N = (columns["ts"] >= from_ns) & (columns["ts"] < until_ns)
-    ts_N, from_N, reason_N = (columns[name][inside_N] for name in GAP_COLUMNS)
-    rows = zip(ts_N.tolist(), from_N.tolist(), reason_N.tolist(), strict=True)
+    ts_N, from_N, reason_N, lost_N = (columns[name][inside_N] for name in GAP_COLUMNS)
+    is_book_lost = (lost_N == LOST.index("all")).tolist()
+    rows = zip(ts_N.tolist(), from_N.tolist(), reason_N.tolist(), is_book_lost, strict=True)
     return [FeedGap(instrument.symbol, *row) for row in rows], ts_N, from_N
 
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from alphapulse.data.history import CANDLE_COLUMNS
-from alphapulse.data.recorded import CAME
+from alphapulse.data.recorded import CAME, LOST
 from alphapulse.data.tape import DEPTH_COLUMNS, TRADE_COLUMNS
 from alphapulse.domain.errors import InvalidRecording
 from alphapulse.domain.market import (
@@ -246,6 +246,7 @@ def _gaps(gaps: Sequence[FeedGap]) -> Columns:
         "ts": _times([gap.ts_ns for gap in gaps]),
         "from_ts": _times([gap.from_ns for gap in gaps]),
         "reason": pa.array([gap.reason for gap in gaps], pa.string()),
+        "lost": _words(LOST, [int(gap.is_book_lost) for gap in gaps]),
     }
 
 

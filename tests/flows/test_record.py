@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from alphapulse import client, collecting
-from alphapulse.config import Market
+from alphapulse.config import Feed, Market
 from alphapulse.data.live import Live
 from alphapulse.data.merge import Merger
 from alphapulse.data.pieces import finish
@@ -196,9 +196,8 @@ def live_recording(exchange: Exchange, folder: Path) -> tuple[Heard, Recorded]:
             live = Live(
                 "binance",
                 INSTRUMENTS,
-                history_bars=10,
-                exchange=lambda: open_at(exchange.url),
-                first_pause_s=0.05,
+                Feed(live_history_bars=10, reconnect_s=0.05),
+                url=exchange.url,
             )
             kept.append(Heard(live))
             recording = asyncio.create_task(
@@ -300,7 +299,7 @@ def test_what_live_said_replays_event_for_event(recordings: Path, tmp_path: Path
     assert done.refused >= 1
     lines = (tmp_path / "live" / "quarantine.jsonl").read_text().splitlines()
     assert len(lines) == done.refused
-    assert any("was price" in line for line in lines)
+    assert any("negative" in line for line in lines)
 
     recorded(tape, tmp_path / "again")
 
