@@ -209,12 +209,14 @@ def _depth(deltas: Sequence[BookDelta]) -> Columns:
         name: np.repeat(np.array([getattr(delta, name) for delta in deltas], np.int64), rows)
         for name in ("ts_ns", "received_ns", "is_snapshot", "first_id", "last_id")
     }
+    prev_ids = [-1 if delta.prev_id is None else delta.prev_id for delta in deltas]
     return {
         "ts": _times(each["ts_ns"]),
         "ts_local": _times(each["received_ns"]),
         "event": _words(DEPTH_COLUMNS["event"], each["is_snapshot"]),
         "first_id": pa.array(each["first_id"]),
         "last_id": pa.array(each["last_id"]),
+        "prev_id": pa.array(np.repeat(np.array(prev_ids, np.int64), rows)),
         "message": pa.array(np.repeat(np.arange(len(deltas)), rows), pa.int64()),
         "side": _words(DEPTH_COLUMNS["side"], np.concatenate(sides) if sides else []),
         "price": pa.array(levels_L2[:, 0], pa.float64()),

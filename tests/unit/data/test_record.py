@@ -133,6 +133,18 @@ def test_a_message_that_came_twice_stays_two(
     assert [len(d.bids_L2) for d in seen] == [len(d.bids_L2) for d in deltas(twice)]
 
 
+def test_the_number_a_futures_change_follows_is_kept(
+    tape: Tape, events: list[MarketEvent], tmp_path: Path
+) -> None:
+    named = [replace(e, prev_id=7) if isinstance(e, BookDelta) else e for e in events]
+
+    kept(Said(tape, named), tmp_path / "named")
+    kept(Said(tape, events), tmp_path / "spot")
+
+    seen = [deltas(played(Tape(tmp_path / name, INSTRUMENTS))) for name in ("named", "spot")]
+    assert [{delta.prev_id for delta in some} for some in seen] == [{7}, {None}]
+
+
 def test_a_gap_is_replayed_with_its_reason_and_belongs_to_the_content(
     tape: Tape, events: list[MarketEvent], tmp_path: Path
 ) -> None:
