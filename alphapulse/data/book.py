@@ -28,6 +28,9 @@ class BookChange(StrEnum):
     CROSSED = "crossed"  # a bid cannot rest at or above an ask: unknown as above
 
 
+APPLIED = BookChange.APPLIED  # looked up once: an enum's own look-up costs as much as ten levels
+
+
 class Book:
     """The book of one instrument, by Binance's rules for a snapshot and numbered changes.
 
@@ -210,24 +213,22 @@ class Book:
         if not self.is_known:
             self._waiting.append(delta)
             return BookChange.BUFFERED
-        last_id = delta.last_id
-        if last_id <= self.last_id:
+        last_id, own_id, prev_id = delta.last_id, self.last_id, delta.prev_id
+        if last_id <= own_id:
             return BookChange.STALE
-        if not self._follows(delta):
+        if prev_id is None:
+            is_missing = delta.first_id > own_id + 1
+        else:  # a snapshot may lie inside a message: then the first change holds its number
+            holds_snapshot = own_id == self._snapshot_id and delta.first_id <= own_id
+            is_missing = prev_id != own_id and not holds_snapshot
+        if is_missing:
             self.num_gaps += 1
             self._lose()
             self._waiting.append(delta)
             return BookChange.GAP
         is_crossed = self._levels.change(delta)
         self.last_id = last_id
-        return self._cross() if is_crossed else BookChange.APPLIED
-
-    def _follows(self, delta: BookDelta) -> bool:
-        prev_id, own_id = delta.prev_id, self.last_id
-        if prev_id is None:
-            return delta.first_id <= own_id + 1
-        # A snapshot may lie inside a message: then the first change holds its number.
-        return prev_id == own_id or (own_id == self._snapshot_id and delta.first_id <= own_id)
+        return self._cross() if is_crossed else APPLIED
 
     def _cross(self) -> BookChange:
         self.num_crossed += 1

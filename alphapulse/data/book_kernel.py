@@ -39,6 +39,8 @@ CROSSED, ONE_SIDED, DRIFTED = 1, 2, 4
 BAD_PRICE, BAD_SIZE, NO_ROOM, NO_LEVELS = -1, -2, -3, -4
 
 kernel = numba.njit(cache=True, error_model="numpy")
+# what a message runs through: calls inside the kernel would cost it a tenth
+inlined = numba.njit(cache=True, error_model="numpy", inline="always")
 
 
 def new_memory(mid: int, width: int, *, span: int, far_room: int) -> Ints:
@@ -61,19 +63,27 @@ def new_memory(mid: int, width: int, *, span: int, far_room: int) -> Ints:
 
 
 @kernel
-def parts(memory: Ints) -> tuple[Ints, Ints, Ints]:
-    """Return sums_SK, far_SXN and lots_ST, views of the memory."""
-    buckets, places, room = memory[NUM_BUCKETS], memory[NUM_PLACES], memory[FAR_ROOM]
-    far = NUM_HEAD + 2 * buckets
-    lots = far + 4 * room
-    return (
-        memory[NUM_HEAD:far].reshape(2, buckets),
-        memory[far:lots].reshape(2, 2, room),
-        memory[lots:].reshape(2, places),
-    )
+def sums_at(memory: Ints, side: int) -> int:
+    """Return where sums_K of a side begins."""
+    start: int = NUM_HEAD + side * memory[NUM_BUCKETS]
+    return start
 
 
 @kernel
+def far_at(memory: Ints, side: int) -> int:
+    """Return where ranks_N of the levels of a side outside the window begins, lots_N after it."""
+    start: int = NUM_HEAD + 2 * (memory[NUM_BUCKETS] + side * memory[FAR_ROOM])
+    return start
+
+
+@kernel
+def lots_at(memory: Ints, side: int) -> int:
+    """Return where lots_T of a side begins."""
+    start: int = far_at(memory, 2) + side * memory[NUM_PLACES]
+    return start
+
+
+@inlined
 def check(levels_L2: Floats, per_tick: float) -> int:
     """Return 0 if every price is whole ticks and every size whole lots, else why not."""
     good_prices, good_sizes = True, True
@@ -86,10 +96,11 @@ def check(levels_L2: Floats, per_tick: float) -> int:
 
 
 @kernel
-def put_far(memory: Ints, far_SXN: Ints, side: int, rank: int, lots: int) -> None:
+def put_far(memory: Ints, side: int, rank: int, lots: int) -> None:
     """Set the lots of a level outside the window."""
     count = memory[NUM_FAR + side]
-    ranks_N, lots_N = far_SXN[side, 0], far_SXN[side, 1]
+    far, room = far_at(memory, side), memory[FAR_ROOM]
+    ranks_N, lots_N = memory[far : far + room], memory[far + room : far + 2 * room]
     place = np.searchsorted(ranks_N[:count], rank)
     is_there = place < count and ranks_N[place] == rank
     if lots and is_there:
@@ -108,50 +119,46 @@ def put_far(memory: Ints, far_SXN: Ints, side: int, rank: int, lots: int) -> Non
 @kernel
 def find_best(memory: Ints, side: int) -> None:
     """Move the best of a side down to the highest rank that has lots."""
-    sums_SK, far_SXN, lots_ST = parts(memory)
-    base, count = memory[BASE + side], memory[NUM_FAR + side]
-    width = lots_ST.shape[1] // sums_SK.shape[1]
+    sums, far, lots = sums_at(memory, side), far_at(memory, side), lots_at(memory, side)
+    width = memory[NUM_PLACES] // memory[NUM_BUCKETS]
+    base, last = memory[BASE + side], memory[NUM_FAR + side] - 1
     best, best_lots = EMPTY, 0
-    place = min(memory[BEST + side] - base, lots_ST.shape[1] - 1)
+    place = min(memory[BEST + side] - base, memory[NUM_PLACES] - 1)
     while place >= 0:
-        bucket = place // width
-        if sums_SK[side, bucket] == 0:
-            place = bucket * width - 1
-        elif lots_ST[side, place] == 0:
-            place -= 1
-        else:
-            best, best_lots = base + place, lots_ST[side, place]
+        if memory[lots + place]:
+            best, best_lots = base + place, memory[lots + place]
             break
-    if count and far_SXN[side, 0, count - 1] > best:
-        best, best_lots = far_SXN[side, 0, count - 1], far_SXN[side, 1, count - 1]
+        bucket = place // width
+        place = place - 1 if memory[sums + bucket] else bucket * width - 1
+    if last >= 0 and memory[far + last] > best:
+        best, best_lots = memory[far + last], memory[far + memory[FAR_ROOM] + last]
     memory[BEST + side], memory[BEST_LOTS + side] = best, best_lots
 
 
-@kernel
+@inlined
 def put(memory: Ints, side: int, levels_L2: Floats, per_tick: float) -> None:
     """Set the lots of levels of one side that `check` has passed."""
-    sums_SK, far_SXN, lots_ST = parts(memory)
-    sums_K, lots_T = sums_SK[side], lots_ST[side]
-    sign, base, per_width = 1 - 2 * side, memory[BASE + side], len(sums_K) / len(lots_T)
+    sums, lots, size = sums_at(memory, side), lots_at(memory, side), memory[NUM_PLACES]
+    sign, base, per_width = 1 - 2 * side, memory[BASE + side], memory[NUM_BUCKETS] / size
     best, best_lots = memory[BEST + side], memory[BEST_LOTS + side]
     for i in range(len(levels_L2)):
         rank = sign * int(np.rint(levels_L2[i, 0] * per_tick))
-        lots = int(np.rint(levels_L2[i, 1] * LOTS))
+        own = int(np.rint(levels_L2[i, 1] * LOTS))
         place = rank - base
-        if 0 <= place < len(lots_T):
+        if 0 <= place < size:
             # half a place more, so that rounding never leaves the bucket: cheaper than dividing
-            sums_K[np.int64((place + 0.5) * per_width)] += lots - lots_T[place]
-            lots_T[place] = lots
+            memory[sums + int((place + 0.5) * per_width)] += own - memory[lots + place]
+            memory[lots + place] = own
         else:
-            put_far(memory, far_SXN, side, rank, lots)
-        if rank == best or (rank > best and lots):
-            best, best_lots = rank, lots
+            put_far(memory, side, rank, own)
+        if rank == best or (rank > best and own):
+            best, best_lots = rank, own
     memory[BEST + side], memory[BEST_LOTS + side] = best, best_lots
     if best_lots == 0 and best != EMPTY:
         find_best(memory, side)
 
 
-@kernel
+@inlined
 def flow(best: int, lots: int, best_before: int, lots_before: int) -> int:
     """Return what was added at the best level of a side [lots].
 
@@ -160,7 +167,7 @@ def flow(best: int, lots: int, best_before: int, lots_before: int) -> int:
     return (best >= best_before) * lots - (best <= best_before) * lots_before
 
 
-@kernel
+@inlined
 def put_both(memory: Ints, bids_L2: Floats, asks_L2: Floats, per_tick: float) -> int:
     """Set the levels of both sides and return what that did; `BEST` holds what was before."""
     bid, ask = memory[BEST], memory[BEST + 1]
@@ -211,14 +218,15 @@ def replace(memory: Ints, bids_L2: Floats, asks_L2: Floats, per_tick: float) -> 
 
     `ends` has passed both sides, and the memory has room for all of them outside the window.
     """
-    sums_SK, _, lots_ST = parts(memory)
     bid, ask = memory[BEST], memory[BEST + 1]
     bid_lots, ask_lots = memory[BEST_LOTS], memory[BEST_LOTS + 1]
-    width = lots_ST.shape[1] // sums_SK.shape[1]
+    width = memory[NUM_PLACES] // memory[NUM_BUCKETS]
     for side in range(2):
-        for bucket in np.flatnonzero(sums_SK[side]):  # the lots of all others are zero already
-            lots_ST[side, bucket * width : (bucket + 1) * width] = 0
-        sums_SK[side] = 0
+        sums, lots = sums_at(memory, side), lots_at(memory, side)
+        sums_K = memory[sums : sums + memory[NUM_BUCKETS]]
+        for bucket in np.flatnonzero(sums_K):  # the lots of all others are zero already
+            memory[lots + bucket * width : lots + (bucket + 1) * width] = 0
+        sums_K[:] = 0
         memory[NUM_FAR + side], memory[BEST + side] = 0, EMPTY
     flow_before = memory[FLOW]
     answer = put_both(memory, bids_L2, asks_L2, per_tick)

@@ -8,42 +8,65 @@ import numpy as np
 from alphapulse.data.book_kernel import (
     BASE,
     BEST,
+    FAR_ROOM,
     LOTS,
     NUM_BUCKETS,
     NUM_FAR,
-    NUM_HEAD,
+    NUM_PLACES,
     REACH,
+    far_at,
     kernel,
-    parts,
+    lots_at,
+    sums_at,
 )
-from alphapulse.domain.market import Flags, Floats, Ints
+from alphapulse.domain.market import Floats, Ints
 from alphapulse.features.rows import BIN_BPS, NUM_BINS
 
 # axes: S, L as in book_kernel · K bucket, rising price · J bin, away from the mid · C column
-WHOLE_BPS = 10_000
 # columns of BUCKET_COLUMNS; the traded sizes are filled in by the book
 BIDS, ASKS, IMBALANCE, OFI, NUM_COLUMNS = 0, 1, 4, 5, 6
 
 
 @kernel
+def width_of(memory: Ints) -> int:
+    """Return the ticks a bucket."""
+    width: int = memory[NUM_PLACES] // memory[NUM_BUCKETS]
+    return width
+
+
+@kernel
+def window_of(memory: Ints, side: int) -> tuple[Ints, Ints]:
+    """Return sums_K and lots_T of a side, views of the memory."""
+    sums, lots = sums_at(memory, side), lots_at(memory, side)
+    return memory[sums : sums + memory[NUM_BUCKETS]], memory[lots : lots + memory[NUM_PLACES]]
+
+
+@kernel
+def far_of(memory: Ints, side: int) -> tuple[Ints, Ints]:
+    """Return ranks_N and lots_N of the levels of a side outside the window, views."""
+    ranks, count = far_at(memory, side), memory[NUM_FAR + side]
+    lots = ranks + memory[FAR_ROOM]
+    return memory[ranks : ranks + count], memory[lots : lots + count]
+
+
+@kernel
 def nearest(memory: Ints, side: int, count: int) -> Ints:
     """Return int64 (levels, 2): rank and lots of the best `count` levels, best first."""
-    sums_SK, far_SXN, lots_ST = parts(memory)
-    base, size, far = memory[BASE + side], lots_ST.shape[1], memory[NUM_FAR + side] - 1
-    width, place = size // sums_SK.shape[1], size - 1
-    found_L2, i = np.empty((min(count, size + far + 1), 2), np.int64), 0
+    (sums_K, lots_T), (ranks_N, lots_N) = window_of(memory, side), far_of(memory, side)
+    base, place, far = memory[BASE + side], len(lots_T) - 1, len(ranks_N) - 1
+    width = width_of(memory)
+    found_L2, i = np.empty((min(count, place + far + 2), 2), np.int64), 0
     while i < len(found_L2) and (place >= 0 or far >= 0):
-        is_inside = place >= 0 and (far < 0 or far_SXN[side, 0, far] < base)
+        is_inside = place >= 0 and (far < 0 or ranks_N[far] < base)
         if not is_inside:
-            found_L2[i, 0], found_L2[i, 1] = far_SXN[side, 0, far], far_SXN[side, 1, far]
+            found_L2[i, 0], found_L2[i, 1] = ranks_N[far], lots_N[far]
             far, i = far - 1, i + 1
-        elif sums_SK[side, place // width] == 0:
-            place = place // width * width - 1
+        elif lots_T[place]:
+            found_L2[i, 0], found_L2[i, 1] = base + place, lots_T[place]
+            place, i = place - 1, i + 1
         else:
-            if lots_ST[side, place]:
-                found_L2[i, 0], found_L2[i, 1] = base + place, lots_ST[side, place]
-                i += 1
-            place -= 1
+            bucket = place // width
+            place = place - 1 if sums_K[bucket] else bucket * width - 1
     return found_L2[:i]
 
 
@@ -54,95 +77,75 @@ def lowest_rank(bucket: int, width: int, side: int) -> int:
 
 
 @kernel
-def window_lots(memory: Ints, width: int, first: int, count: int) -> Ints:
-    """Return int64 (2, K): lots of whole buckets, zero outside the window.
+def window_lots(memory: Ints, side: int, first: int, lots_K: Ints) -> None:
+    """Set lots_K to the lots of whole buckets from the number `first` on, zero outside the window.
 
     Args:
         memory: of a book, or no more than its head and sums.
-        width: ticks a bucket.
+        side: 0 for bids, 1 for asks.
         first: number of the first bucket, its lower edge over its width.
-        count: number of buckets.
+        lots_K: int64 (K,), filled.
     """
-    buckets = memory[NUM_BUCKETS]
-    lots_SK = np.zeros((2, count), np.int64)
-    for side in range(2):
-        sums_K = memory[NUM_HEAD + side * buckets : NUM_HEAD + (side + 1) * buckets]
-        step = 1 - 2 * side
-        place = (lowest_rank(first, width, side) - memory[BASE + side]) // width
-        for k in range(count):
-            if 0 <= place < buckets:
-                lots_SK[side, k] = sums_K[place]
-            place += step
-    return lots_SK
+    sums, width, step = sums_at(memory, side), width_of(memory), 1 - 2 * side
+    start = (lowest_rank(first, width, side) - memory[BASE + side]) // width
+    for k in range(len(lots_K)):
+        bucket = start + step * k
+        lots_K[k] = memory[sums + bucket] if 0 <= bucket < memory[NUM_BUCKETS] else 0
 
 
 @kernel
-def bucket_lots(memory: Ints, first: int, count: int) -> Ints:
-    """Return int64 (2, K): lots of whole buckets, those outside the window too."""
-    sums_SK, far_SXN, lots_ST = parts(memory)
-    width = lots_ST.shape[1] // sums_SK.shape[1]
-    lots_SK = window_lots(memory, width, first, count)
+def bucket_lots(memory: Ints, side: int, first: int, lots_K: Ints) -> None:
+    """Set lots_K to the lots of whole buckets from the number `first` on."""
+    window_lots(memory, side, first, lots_K)
+    width = width_of(memory)
     low = memory[BASE] // width
-    if low <= first and first + count <= low + sums_SK.shape[1]:
-        return lots_SK
-    for side in range(2):
-        for i in range(memory[NUM_FAR + side]):
-            k = (1 - 2 * side) * far_SXN[side, 0, i] // width - first
-            if 0 <= k < count:
-                lots_SK[side, k] += far_SXN[side, 1, i]
-    return lots_SK
+    if low <= first and first + len(lots_K) <= low + memory[NUM_BUCKETS]:
+        return
+    ranks_N, lots_N = far_of(memory, side)
+    for i in range(len(ranks_N)):
+        k = (1 - 2 * side) * ranks_N[i] // width - first
+        if 0 <= k < len(lots_K):
+            lots_K[k] += lots_N[i]
 
 
 @kernel
 def lots_between(memory: Ints, side: int, low: int, high: int) -> int:
     """Return the lots at the ticks from `low` to `high`, both inside."""
-    _, far_SXN, lots_ST = parts(memory)
+    lots, base, size = lots_at(memory, side), memory[BASE + side], memory[NUM_PLACES]
     lowest, highest = (low, high) if side == 0 else (-high, -low)
-    base, found = memory[BASE + side], 0
-    for place in range(max(lowest - base, 0), min(highest - base + 1, lots_ST.shape[1])):
-        found += lots_ST[side, place]
-    if lowest < base or highest >= base + lots_ST.shape[1]:
-        for i in range(memory[NUM_FAR + side]):
-            if lowest <= far_SXN[side, 0, i] <= highest:
-                found += far_SXN[side, 1, i]
+    found = 0
+    for own in memory[lots + max(lowest - base, 0) : lots + min(highest - base + 1, size)]:
+        found += own
+    if lowest < base or highest >= base + size:
+        ranks_N, lots_N = far_of(memory, side)
+        for i in range(len(ranks_N)):
+            if lowest <= ranks_N[i] <= highest:
+                found += lots_N[i]
     return found
 
 
 @kernel
-def band(memory: Ints, bps: int) -> tuple[int, int]:
-    """Return the lowest and the highest tick within `bps` of the mid."""
-    both = (
-        memory[BEST] - memory[BEST + 1]
-    )  # twice the mid: integers, so no edge is a matter of luck
-    whole = 2 * WHOLE_BPS
-    return -(both * (bps - WHOLE_BPS) // whole), both * (WHOLE_BPS + bps) // whole
+def view(memory: Ints, low: int, high: int, sizes_SK: Floats) -> None:
+    """Set sizes_SK to what rests at the ticks from `low` to `high`, by bucket; NaN is unknown.
 
-
-@kernel
-def view(memory: Ints, bps: int) -> tuple[int, Floats, Floats, Flags, Flags]:
-    """Return the first bucket within `bps` of the mid, then bids_K, asks_K and what is known.
-
-    A bucket that the band cuts counts what is inside the band.
+    Args:
+        memory: of the book.
+        low: lowest tick, in the first bucket.
+        high: highest tick, in the last bucket.
+        sizes_SK: float64 (2, K), filled.
     """
-    sums_SK, _, lots_ST = parts(memory)
-    width = lots_ST.shape[1] // sums_SK.shape[1]
-    low, high = band(memory, bps)
-    first = low // width
-    count = high // width - first + 1
-    lots_SK = bucket_lots(memory, first, count)
-    sizes_SK, known_SK = np.empty((2, count)), np.empty((2, count), np.uint8)
+    width = width_of(memory)
+    first, last = low // width, high // width
+    lots_K = np.empty(sizes_SK.shape[1], np.int64)
     for side in range(2):
-        if lots_SK[side, 0]:
-            lots_SK[side, 0] -= lots_between(memory, side, first * width, low - 1)
-        if lots_SK[side, count - 1]:
-            end = (first + count) * width - 1
-            lots_SK[side, count - 1] -= lots_between(memory, side, high + 1, end)
-        rank, step = lowest_rank(first, width, side), (1 - 2 * side) * width
-        for k in range(count):
-            is_known = rank + k * step >= memory[REACH + side]
-            known_SK[side, k] = is_known
-            sizes_SK[side, k] = lots_SK[side, k] / LOTS if is_known else np.nan
-    return first, sizes_SK[0], sizes_SK[1], known_SK[0], known_SK[1]
+        bucket_lots(memory, side, first, lots_K)
+        if lots_K[0]:  # of the buckets the band cuts, what lies outside it is taken off
+            lots_K[0] -= lots_between(memory, side, first * width, low - 1)
+        if lots_K[-1]:
+            lots_K[-1] -= lots_between(memory, side, high + 1, (last + 1) * width - 1)
+        for k in range(len(lots_K)):
+            is_known = lowest_rank(first + k, width, side) >= memory[REACH + side]
+            sizes_SK[side, k] = lots_K[k] / LOTS if is_known else np.nan
 
 
 @kernel
@@ -151,29 +154,29 @@ def bins(memory: Ints) -> Floats:
 
     Bins are those of BOOK_COLUMNS; NaN where a bin is not wholly in the snapshot's reach.
     """
-    sums_SK, far_SXN, lots_ST = parts(memory)
-    width = lots_ST.shape[1] // sums_SK.shape[1]
+    width = width_of(memory)
     mid = (memory[BEST] - memory[BEST + 1]) / 2
     per_tick = 1 / (mid * BIN_BPS * 1e-4)  # bins a tick
     lots_J, depth = np.zeros(2 * NUM_BINS, np.int64), 0
     sizes_J = np.empty(2 * NUM_BINS + 1)
     for side in range(2):
+        (sums_K, lots_T), (ranks_N, lots_N) = window_of(memory, side), far_of(memory, side)
         base, own_J = memory[BASE + side], lots_J[side * NUM_BINS : (side + 1) * NUM_BINS]
         middle = mid if side == 0 else -mid
-        for i in range(memory[NUM_FAR + side]):
-            j = int(per_tick * (middle - far_SXN[side, 0, i]))
+        for i in range(len(ranks_N)):
+            j = int(per_tick * (middle - ranks_N[i]))
             if 0 <= j < NUM_BINS:
-                own_J[j] += far_SXN[side, 1, i]
-        place = min(memory[BEST + side] - base, lots_ST.shape[1] - 1)
+                own_J[j] += lots_N[i]
+        place = min(memory[BEST + side] - base, len(lots_T) - 1)
         end = max(int(middle - NUM_BINS / per_tick) - base - 1, 0)  # a place too far, to be sure
         while place >= end:
-            if sums_SK[side, place // width] == 0:
-                place = place // width * width - 1
-                continue
-            lots = lots_ST[side, place]
             j = int(per_tick * (middle - (base + place)))
-            if lots and j < NUM_BINS:
-                own_J[j] += lots
+            if lots_T[place] == 0:
+                bucket = place // width
+                place = place - 1 if sums_K[bucket] else bucket * width - 1
+                continue
+            if j < NUM_BINS:
+                own_J[j] += lots_T[place]
             place -= 1
         num_known = int(per_tick * (middle - memory[REACH + side]))
         for j in range(NUM_BINS):
@@ -185,23 +188,23 @@ def bins(memory: Ints) -> Floats:
 
 
 @kernel
-def second(memory: Ints, before: Ints, bps: int) -> tuple[int, Floats]:
-    """Return the first bucket within `bps` of the mid, and rows_KC of what rests and what changed.
+def second(memory: Ints, before: Ints, first: int, last: int) -> Floats:
+    """Return rows_KC of what rests in whole buckets and what changed there.
 
     Args:
         memory: of the book at the end of the second.
         before: head and sums of the memory at its begin.
-        bps: half width of the band [basis points].
+        first: number of the first bucket.
+        last: number of the last bucket.
     """
-    sums_SK, _, lots_ST = parts(memory)
-    width = lots_ST.shape[1] // sums_SK.shape[1]
-    low, high = band(memory, bps)
-    first, last = low // width, high // width
+    width = width_of(memory)
     middle = (memory[BEST] - memory[BEST + 1]) // (2 * width)
     far = max(middle - first, last - middle)  # the imbalance looks as far on both sides
     start, count = middle - far, 2 * far + 1
-    lots_SK = bucket_lots(memory, start, count)
-    lots0_SK = window_lots(before, width, start, count)
+    lots_SK, lots0_SK = np.empty((2, count), np.int64), np.empty((2, count), np.int64)
+    for side in range(2):
+        bucket_lots(memory, side, start, lots_SK[side])
+        window_lots(before, side, start, lots0_SK[side])
     low0 = before[BASE] // width
     rows_KC = np.full((count, NUM_COLUMNS), np.nan)
     bids, asks = 0, 0  # from the mid's bucket out to this one and its mirror
@@ -227,4 +230,4 @@ def second(memory: Ints, before: Ints, bps: int) -> tuple[int, Floats]:
             added = lots_SK[0, k] - lots0_SK[0, k] - lots_SK[1, k] + lots0_SK[1, k]
             is_known = rank >= memory[REACH] and other >= memory[REACH + 1]
             rows_KC[k, OFI] = added / LOTS if is_known else np.nan
-    return first, rows_KC[first - start : last - start + 1]
+    return rows_KC[first - start : last - start + 1]

@@ -16,6 +16,7 @@ from alphapulse.domain.market import BookDelta, Buckets, Floats, Instrument, Int
 # axes: L level · 2: price, size · K bucket, rising price · C column of BUCKET_COLUMNS
 SPAN = 0.12  # of the mid, the window to either side; 0.8 % of Binance's changes lie outside it
 MOST_SPAN = 2_000_000  # ticks: 64 MB a book; further levels stand in the list
+WHOLE_BPS = 10_000
 FAR_ROOM = 4_096  # levels outside the window a side, doubled where they are more
 
 Touch = tuple[float, float, float, float]  # best bid, its size, best ask, its size
@@ -36,6 +37,7 @@ class Levels:
         self._per_tick = 1 / instrument.tick_size
         self._decimals = -int(Decimal(str(instrument.tick_size)).as_tuple().exponent)
         self._width = round(instrument.bucket_size / instrument.tick_size)
+        self._framed: tuple[int, int] | None = None  # first and last bucket of `_frame`
         self._renew(mid=0, far_room=FAR_ROOM)
         self.begin_second()
 
@@ -86,9 +88,9 @@ class Levels:
             self._renew(mid=(bid + ask) // 2, far_room=room)
             self._memory[kernel.BEST : kernel.NUM_FAR] = before[: kernel.NUM_FAR - kernel.BEST]
             self._memory[kernel.FLOW] = before[kernel.FLOW - kernel.BEST]
-        return self._settle(
-            kernel.replace(self._memory, bids_L2, asks_L2, self._per_tick), snapshot
-        )
+        self._framed = None  # the reach is another
+        answer = kernel.replace(self._memory, bids_L2, asks_L2, self._per_tick)
+        return self._settle(answer, snapshot)
 
     def touch(self) -> Touch | None:
         """Return best bid and its size, best ask and its size; None where a side is empty."""
@@ -114,13 +116,15 @@ class Levels:
 
     def buckets(self, pct: float) -> Buckets | None:
         """Return the sizes within `pct` percent of the mid; None where a side is empty."""
-        if not self._has_both:
+        band = self._band(pct)
+        if band is None:
             return None
-        first, bids_K, asks_K, known_bids_K, known_asks_K = views.view(
-            self._memory, round(100 * pct)
-        )
-        price_K = self._prices(first, len(bids_K))
-        return Buckets(price_K, bids_K, asks_K, known_bids_K, known_asks_K)
+        low, high = band
+        first, last = low // self._width, high // self._width
+        price_K, known_bids_K, known_asks_K = self._frame(first, last)
+        sizes_SK = np.empty((2, last - first + 1))
+        views.view(self._memory, low, high, sizes_SK)
+        return Buckets(price_K, sizes_SK[0], sizes_SK[1], known_bids_K, known_asks_K)
 
     def bins(self) -> Floats:
         """Return sizes by bin of BOOK_COLUMNS, bids then asks, and their known sum."""
@@ -139,46 +143,52 @@ class Levels:
 
         The rows are in the layout of BUCKET_COLUMNS, without trades. None where a side is empty.
         """
-        if not self._has_both:
+        band = self._band(pct)
+        if band is None:
             return None
-        first, rows_KC = views.second(self._memory, self._before, round(100 * pct))
-        return first, self._prices(first, len(rows_KC)), rows_KC
+        first, last = band[0] // self._width, band[1] // self._width
+        rows_KC = views.second(self._memory, self._before, first, last)
+        return first, self._frame(first, last)[0], rows_KC
 
-    @property
-    def _has_both(self) -> bool:
-        memory = self._memory
-        return kernel.EMPTY not in (memory.item(kernel.BEST), memory.item(kernel.BEST + 1))
+    def _band(self, pct: float) -> tuple[int, int] | None:
+        """Return the lowest and the highest tick within `pct` percent of the mid."""
+        bid, ask = self._memory.item(kernel.BEST), self._memory.item(kernel.BEST + 1)
+        if kernel.EMPTY in (bid, ask):
+            return None
+        both, bps = bid - ask, round(100 * pct)  # twice the mid: in integers every edge is exact
+        low = -(both * (bps - WHOLE_BPS) // (2 * WHOLE_BPS))
+        return low, both * (bps + WHOLE_BPS) // (2 * WHOLE_BPS)
+
+    def _frame(self, first: int, last: int) -> tuple[Floats, Flags, Flags]:
+        """Return price_K, known_bids_K and known_asks_K of buckets; they seldom change."""
+        if self._framed != (first, last):
+            edges_K = np.arange(first, last + 1) * self._width
+            price_K: Floats = np.round(edges_K * self._instrument.tick_size, self._decimals)
+            bid_reach, ask_reach = self._memory[kernel.REACH : kernel.NUM_FAR].tolist()
+            known_bids_K = (edges_K >= bid_reach).astype(np.uint8)
+            known_asks_K = (edges_K + self._width - 1 <= -ask_reach).astype(np.uint8)
+            self._kept = price_K, known_bids_K, known_asks_K
+            for array in self._kept:
+                array.setflags(write=False)  # every view of these buckets shows the same arrays
+            self._framed = first, last
+        return self._kept
 
     def _is_central(self, bid: int, ask: int) -> bool:
         base, size = self._memory.item(kernel.BASE), self._memory.item(kernel.NUM_PLACES)
         return abs(bid + ask - 2 * base - size) <= size / 2
 
-    def _prices(self, first: int, count: int) -> Floats:
-        start = first - self._first_bucket
-        if start >= 0 and start + count <= len(self._price_K):
-            return self._price_K[start : start + count]
-        return self._edges(first, count)
-
-    def _edges(self, first: int, count: int) -> Floats:
-        edges_K = (first + np.arange(count)) * self._width
-        return np.round(edges_K * self._instrument.tick_size, self._decimals)
-
     def _renew(self, *, mid: int, far_room: int) -> None:
         """Begin empty, with the window round `mid`."""
         span = min(round(SPAN * mid), MOST_SPAN)
         self._memory = kernel.new_memory(mid, self._width, span=span, far_room=far_room)
-        self._first_bucket = self._memory.item(kernel.BASE) // self._width
-        self._price_K = self._edges(self._first_bucket, self._memory.item(kernel.NUM_BUCKETS))
-        self._price_K.setflags(write=False)  # views of it are handed out
 
     def _rebuild(self, *, far_room: int) -> None:
         """Move the window to the mid, or make room outside it; no level changes."""
         old = self._memory
         size = old.item(kernel.NUM_PLACES)
         bids_L2, asks_L2 = self.nearest(size + old.item(kernel.FAR_ROOM))
-        middle = old.item(kernel.BASE) + size // 2
-        if self._has_both:
-            middle = (old.item(kernel.BEST) - old.item(kernel.BEST + 1)) // 2
+        band = self._band(0.0)
+        middle = band[0] if band is not None else old.item(kernel.BASE) + size // 2
         self._renew(mid=middle, far_room=max(far_room, len(bids_L2), len(asks_L2)))
         kernel.replace(self._memory, bids_L2, asks_L2, self._per_tick)
         for kept in (slice(kernel.REACH, kernel.REACH + 2), kernel.FLOW):
