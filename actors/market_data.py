@@ -60,7 +60,7 @@ class MarketDataActor:
         chance.
         """
         await self._stand_at(after_ns, or_before=False)
-        if not self._launch.recording and self._feed.has_passed(at_ns):
+        if not self._launch.recording and await self._feed.has_passed(symbol, at_ns):
             return None
         return await self._feed.quote(symbol, at_ns)
 
@@ -102,9 +102,7 @@ class MarketDataActor:
 
     async def view(self, what: str, arguments: dict[str, Any]) -> Any:
         """Return a view for people."""
-        if what == "counters":
-            return self._feed.counters()
-        return getattr(self._feed.cache, what)(**arguments)
+        return await self._feed.view(what, **arguments)
 
     async def pid(self) -> int:
         """Return the process id."""

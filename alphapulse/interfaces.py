@@ -52,6 +52,15 @@ class DataProvider(Protocol):
         All of them closed at or before the first event.
         """
 
+    def health(self) -> Mapping[str, Any]:
+        """Return how the source is as plain values; a source with nothing to tell says nothing.
+
+        `skew_ms`: the venue's clock minus ours [ms]. `quarantined`: number of messages that could
+        not be events, by code. `symbols`: by symbol, `age_s` by stream [s], `fallback` (whether
+        another source of the book stands in), and counters.
+        """
+        return {}
+
 
 @dataclass(frozen=True, slots=True)
 class LearnReport:

@@ -1,4 +1,4 @@
-"""Lead a source of events through the cache, one decision instant at a time."""
+"""Make decision points of the windows of a market: inputs, marks and what is new to store."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from alphapulse.config import Feed
-from alphapulse.data.cache import MarketCache
-from alphapulse.data.intake import Intake
-from alphapulse.domain.errors import Unavailable
+from alphapulse.data.refusals import Refusals
+from alphapulse.data.shard import Shard
+from alphapulse.data.shards import Shards
 from alphapulse.domain.inference import (
     INPUT_SPEC,
     DecisionPoint,
@@ -23,51 +23,44 @@ from alphapulse.domain.inference import (
     StoredRow,
     Tensor,
 )
-from alphapulse.domain.market import (
-    SECOND_NS,
-    TIMEFRAMES,
-    Bar,
-    BookDelta,
-    Instrument,
-    MarketEvent,
-    MarketWindow,
-    Timeframe,
-    Trade,
-)
+from alphapulse.domain.market import SECOND_NS, Instrument, MarketWindow
+from alphapulse.domain.quality import Reason
 from alphapulse.domain.trading import Quote
 from alphapulse.features.inputs import PeerTable, build, pack, stored_rows
 from alphapulse.features.marks import mark_of
+from alphapulse.features.masks import substitutes
 from alphapulse.interfaces import DataProvider
-from alphapulse.logs import get_logger
-
-log = get_logger("data")
-NO_LEVELS = np.empty((0, 2))
 
 
-class MarketFeed:
-    """Turns events into decision points; it never goes past one before the next is asked for.
+def reference_of(symbol: str, symbols: Sequence[str]) -> str:
+    """Return the instrument a model sees beside `symbol`: the second one, beside it the first.
 
-    A decision instant is every whole second once each symbol has a one-second bar; where candles
-    are all there is, every close of the lowest timeframe. It is reached when an event at or after
-    it has left the merger: then nothing before it can come any more.
+    >>> [reference_of(s, ("ETH", "BTC", "SOL")) for s in ("ETH", "BTC", "SOL")]
+    ['BTC', 'ETH', 'BTC']
+    """
+    return symbols[1] if symbol != symbols[1] else symbols[0]
+
+
+class PointFeed:
+    """Turns windows into decision points; it never goes past one before the next is asked for.
+
+    `Shards` says which instants there are.
 
     ```python
-    feed = MarketFeed(provider, instruments, settings)
+    feed = PointFeed(shards, symbols)
     await feed.open()
     while (point := await feed.advance()) is not None:
         feed.put_outputs(decide(point))
     ```
 
     Attributes:
-        cache: everything known at the newest instant.
         peers: by symbol, the last outputs of the models.
     """
 
     def __init__(
         self,
-        provider: DataProvider,
-        instruments: Sequence[Instrument],
-        settings: Feed,
+        shards: Shards,
+        symbols: Sequence[str],
         *,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
@@ -75,44 +68,28 @@ class MarketFeed:
         """Prepare; nothing is read before `open`.
 
         Args:
-            provider: source of history and events.
-            instruments: what is watched, the primary one first.
-            settings: watermark, silence and sizes of the cache.
+            shards: where the windows come from.
+            symbols: what is watched, the primary one first.
             sleep: waits that many seconds.
             clock: seconds of a clock that never goes back; only `pace` reads it.
         """
-        self._provider = provider
-        self._instruments = tuple(instruments)
-        symbols = tuple(i.symbol for i in self._instruments)
-        self.cache = MarketCache(self._instruments, settings)
-        self._intake = Intake(symbols, settings, touch=self._touch)
+        self._shards = shards
+        self._symbols = tuple(symbols)
         self.peers = {symbol: PeerTable() for symbol in symbols}
         self._account: dict[str, Tensor] = {
             symbol: np.zeros(INPUT_SPEC.num_account_fields, np.float32) for symbol in symbols
         }
-        self._has_ticks = False
-        self._lowest: Timeframe | None = None  # timeframe of the history's shortest bars
-        self._next_ns: int | None = None  # instant to be reached next
-        self._reached_ns = -1  # newest instant reached
-        self._applied_ns = -1  # newest event in the cache
-        self._passed_ns: int | None = None  # instant reached by skip_to, still to be given out
+        self._passed: MarketWindow | None = None  # reached by skip_to, still to be given out
         self._handed: dict[tuple[str, str], int] = {}  # newest stored row by stream
+        self._refusals = Refusals()
+        self._substitutes: dict[str, tuple[Reason, ...]] = {}  # in force at the newest instant
         self._sleep, self._clock = sleep, clock
         self._speed = 0.0
         self._start: tuple[int, float] | None = None  # event time [ns] and clock [s] of the first
 
     async def open(self) -> None:
         """Fill the cache with the bars before the first event."""
-        for timeframe in TIMEFRAMES:
-            for instrument in self._instruments:
-                series = await self._provider.history(instrument, timeframe, None)
-                self.cache.seed(series)
-                if len(series) and self._lowest is None:
-                    self._lowest = timeframe
-                log.info(
-                    "history seeded", symbol=series.symbol, timeframe=timeframe, bars=len(series)
-                )
-        self._intake.open(self._provider.events())
+        await self._shards.open()
 
     def pace(self, speed: float) -> None:
         """Let event time run at most `speed` times as fast as the clock; 0 is without waiting."""
@@ -123,16 +100,21 @@ class MarketFeed:
 
         Instants are those of the source, complete or not; an incomplete input says what is missing.
         """
-        event_ns, self._passed_ns = self._passed_ns, None
-        if event_ns is None:
-            event_ns = await self._next_instant()
-        if event_ns is None:
+        window, self._passed = self._passed, None
+        if window is None:
+            window = await self._shards.next()
+        if window is None:
             return None
-        await self._wait(event_ns)
-        window = self.cache.window(event_ns)
-        inputs = {symbol: self._input(window, symbol) for symbol in self.peers}
+        await self._wait(window.event_ns)
+        await self._note_refusals(window.event_ns)
+        inputs = {symbol: self._input(window, symbol) for symbol in self._symbols}
+        self._substitutes = {
+            symbol: substitutes(input)
+            for symbol, input in inputs.items()
+            if isinstance(input, ModelInput)
+        }
         return DecisionPoint(
-            event_ns=event_ns,
+            event_ns=window.event_ns,
             window_version=window.version,
             inputs=inputs,
             packages={
@@ -144,65 +126,30 @@ class MarketFeed:
             last_trade_id=window.last_trade_id,
             last_book_id=window.last_book_id,
             received_ns=window.received_ns,
-            marks={s: mark for s in self.peers if (mark := mark_of(window, s)) is not None},
+            marks={s: mark for s in self._symbols if (mark := mark_of(window, s)) is not None},
         )
 
     async def quote(self, symbol: str, at_ns: int) -> Quote | None:
-        """Lead the events up to `at_ns` and return what an order that arrives then meets.
+        """Return what an order of `symbol` that arrives at `at_ns` meets; see `Shards.quote`."""
+        return await self._shards.quote(symbol, at_ns)
 
-        With ticks that is the book, or the newest trade while the book is unknown; with candles
-        only, the open of the next bar. None where the source ends before.
-
-        Args:
-            symbol: the instrument.
-            at_ns: after the newest instant, before the next one [ns UTC].
-
-        Raises Unavailable if events at or after `at_ns` have been applied already.
-        """
-        if self.has_passed(at_ns):
-            raise Unavailable(
-                f"quote of {symbol} at {at_ns}: expected a time after {self._applied_ns}, which "
-                "the feed has reached; replay to the instant before it"
-            )
-        return await (self._met(symbol, at_ns) if self._has_ticks else self._open(symbol, at_ns))
-
-    def has_passed(self, at_ns: int) -> bool:
+    async def has_passed(self, symbol: str, at_ns: int) -> bool:
         """Return whether events at or after `at_ns` [ns UTC] have been applied already."""
-        return at_ns <= self._applied_ns
-
-    async def _met(self, symbol: str, at_ns: int) -> Quote | None:
-        while (event := await self._intake.next()) is not None:
-            if event.ts_ns >= at_ns:
-                self._intake.put_back([event])
-                return self.cache.quote(symbol, at_ns)
-            self._apply(event)
-        return None
-
-    async def _open(self, symbol: str, at_ns: int) -> Quote | None:
-        """Return the open of the next bar; the bars on the way wait for their instants."""
-        passed: list[MarketEvent] = []
-        found: Bar | None = None
-        while found is None and (event := await self._intake.next()) is not None:
-            passed.append(event)
-            if isinstance(event, Bar) and (event.symbol, event.timeframe) == (symbol, self._lowest):
-                found = event if event.open_ns >= self._reached_ns else None
-        self._intake.put_back(passed)
-        if found is None:
-            return None
-        return Quote(symbol, at_ns, "open", found.open, NO_LEVELS, NO_LEVELS)
+        return await self._shards.has_passed(symbol, at_ns)
 
     async def skip_to(self, event_ns: int) -> None:
         """Replay up to and including the instant `event_ns` without building inputs.
 
         Its rows count as handed out. If the source begins later, nothing is skipped.
         """
-        while (instant := await self._next_instant()) is not None:
-            if instant > event_ns:
-                self._passed_ns = instant
-                return
-            self._new_rows(self.cache.window(instant))
-            if instant == event_ns:
-                return
+        window = await self._shards.skip_to(event_ns)
+        if window is None:
+            return
+        await self._note_refusals(window.event_ns)
+        if window.event_ns > event_ns:
+            self._passed = window
+        else:
+            self._new_rows(window)
 
     def put_accounts(self, vectors: Mapping[str, Tensor]) -> None:
         """Keep what the next inputs show of the account.
@@ -219,23 +166,27 @@ class MarketFeed:
         for prediction in predictions:
             self.peers[prediction.symbol].put(prediction)
 
-    def counters(self) -> dict[str, Any]:
-        """Return how many events and bars there were, and how many were refused, by reason."""
-        cache = self.cache
-        return {
-            "events": cache.num_events,
-            "bars": {tf.value: cache.num_bars[tf.value] for tf in TIMEFRAMES},
-            "late": dict(self._intake.late),
-            "late_candles": self._intake.late_candles,
-            "quarantined": dict(Counter(cache.quarantined) + Counter(self._intake.refused)),
-        }
+    async def view(self, what: str, **arguments: Any) -> Any:
+        """Return a view for people: `snapshot`, `counters`, `candles`, `book` or `pivots`.
+
+        Snapshot and counters say how the source is, too.
+        """
+        found = await self._shards.view(what, arguments)
+        if what == "counters":
+            return found | {"health": await self._shards.view("health", {})}
+        if what == "snapshot":
+            return found | {
+                "health": await self._shards.view("health", {}),
+                "refused": dict(self._refusals.recent),
+                "substituted": {s: list(reasons) for s, reasons in self._substitutes.items()},
+            }
+        return found
 
     def _input(self, window: MarketWindow, symbol: str) -> ModelInput | IncompleteInput:
-        (reference,) = (other for other in self.peers if other != symbol)
         return build(
             window,
             symbol=symbol,
-            reference=reference,
+            reference=reference_of(symbol, self._symbols),
             peers=self.peers[symbol],
             account_A=self._account[symbol],
         )
@@ -246,51 +197,10 @@ class MarketFeed:
             self._handed[row.symbol, row.stream] = row.ts_ns
         return rows
 
-    async def _next_instant(self) -> int | None:
-        """Apply all events before the next decision instant, close its bars and return it."""
-        while (event := await self._intake.next()) is not None:
-            if not self._has_ticks and isinstance(event, Trade | BookDelta):
-                self._has_ticks, self._next_ns = True, None
-            instant = self._next_ns
-            if instant is not None and event.ts_ns >= instant:
-                self._intake.put_back([event])
-                self._reach(instant)
-                if self.cache.has_seconds or not self._has_ticks:
-                    return instant
-                continue
-            self._apply(event)
-            if instant is None:
-                self._next_ns = self._instant_after(event)
-        instant = self._next_ns
-        if instant is None or self._has_ticks:  # the last second of ticks is never known to be over
-            return None
-        self._reach(instant)
-        return instant
-
-    def _apply(self, event: MarketEvent) -> None:
-        self.cache.apply(event)
-        self._applied_ns = max(self._applied_ns, event.ts_ns)
-
-    def _reach(self, instant: int) -> None:
-        self.cache.close_until(instant)
-        self._reached_ns = instant
-        self._next_ns = instant + SECOND_NS if self._has_ticks else None
-
-    def _instant_after(self, event: MarketEvent) -> int | None:
-        if self._has_ticks:
-            return Timeframe.S1.floor(event.ts_ns) + SECOND_NS
-        if not isinstance(event, Bar):
-            return None
-        if self._lowest is None or event.timeframe.ns < self._lowest.ns:
-            self._lowest = event.timeframe
-        is_next = event.timeframe is self._lowest and event.close_ns > self._reached_ns
-        return event.close_ns if is_next else None
-
-    def _touch(self, symbol: str) -> tuple[float, float] | None:
-        quote = self.cache.quote(symbol, self._applied_ns)
-        if quote is None or quote.source != "book":
-            return None
-        return float(quote.bids_L2[0, 0]), float(quote.asks_L2[0, 0])
+    async def _note_refusals(self, event_ns: int) -> None:
+        counters = await self._shards.view("counters", {})
+        totals = Counter(counters["quarantined"]) + Counter(counters["late"])
+        self._refusals.note(event_ns, totals)
 
     async def _wait(self, event_ns: int) -> None:
         if not self._speed:
@@ -302,3 +212,39 @@ class MarketFeed:
         due_s = first_s + (event_ns - first_ns) / SECOND_NS / self._speed
         if due_s > now_s:
             await self._sleep(due_s - now_s)
+
+
+class MarketFeed(PointFeed):
+    """The decision points of one source, whose symbols are all led in this process.
+
+    Attributes:
+        cache: everything known at the newest instant.
+    """
+
+    def __init__(
+        self,
+        provider: DataProvider,
+        instruments: Sequence[Instrument],
+        settings: Feed,
+        *,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Prepare to lead the events of `provider`; see `PointFeed` for the rest.
+
+        Args:
+            provider: source of history and events.
+            instruments: what is watched, the primary one first.
+            settings: watermark, silence and sizes of the cache.
+            sleep: waits that many seconds.
+            clock: seconds of a clock that never goes back; only `pace` reads it.
+        """
+        symbols = [instrument.symbol for instrument in instruments]
+        shard = Shard(provider, instruments, settings)
+        super().__init__(Shards([shard], symbols), symbols, sleep=sleep, clock=clock)
+        self.cache = shard.cache
+        self._shard = shard
+
+    def counters(self) -> dict[str, Any]:
+        """Return how many events and bars there were, and how many were refused, by reason."""
+        return self._shard.counters()

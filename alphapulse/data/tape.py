@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -273,6 +274,10 @@ class Tape(DataProvider):
             if number % TURN_EVENTS == 0:
                 await asyncio.sleep(0)
             yield event
+
+    def health(self) -> Mapping[str, Any]:
+        """Return how many events of the newest replay could not be built, by code."""
+        return {"quarantined": Counter(code for code, _ in self.quarantine)}
 
     def _ordered(self) -> list[MarketEvent]:
         """Return every event that can be built, in order; the others go to the quarantine."""

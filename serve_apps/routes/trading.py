@@ -1,6 +1,5 @@
 """Look at orders and risk; halt trading and resume it."""
 
-import asyncio
 from typing import Any
 
 from fastapi import APIRouter
@@ -9,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from serve_apps.doors import Behind, Limit
 from serve_apps.plain import plain
 
-NEAR = 0.8  # share of the drawdown limit from which on people are warned
 router = APIRouter()
 
 
@@ -64,41 +62,3 @@ async def resume(behind: Behind, body: ReasonBody) -> Any:
     await behind.trader.resume(body.reason)
     behind.control.note("resume", target="trader", detail=body.reason, asked_by="http")
     return await risk(behind)
-
-
-@router.get("/alerts")
-async def alerts(behind: Behind) -> Any:
-    """Return what a person must know now, each with what to do about it."""
-    stands, market = await asyncio.gather(risk(behind), behind.market.view("snapshot"))
-    now_ns = stands["event_ns"]
-    found = [
-        {
-            "code": "TradingHalted",
-            "message": halt["reason"],
-            "remedy": "look at the cause, then `alphapulse resume --reason TEXT`",
-            "event_ns": halt["event_ns"],
-        }
-        for halt in stands["halts"]
-        if halt["cleared_ns"] is None
-    ]
-    limit_pct, drawdown_pct = stands["limits"]["max_drawdown_pct"], 100 * stands["drawdown"]
-    if NEAR * limit_pct <= drawdown_pct and not stands["is_halted"]:
-        found.append(
-            {
-                "code": "DrawdownNear",
-                "message": f"drawdown {drawdown_pct:.2f} % of at most {limit_pct:g} %",
-                "remedy": "look at what is open; `alphapulse halt --reason TEXT` closes it",
-                "event_ns": now_ns,
-            }
-        )
-    found += [
-        {
-            "code": "FeedDown",
-            "message": f"{symbol}: no events from the venue",
-            "remedy": "check the network and the venue; no prediction is made until it answers",
-            "event_ns": now_ns,
-        }
-        for symbol, state in market["symbols"].items()
-        if state["is_down"]
-    ]
-    return found

@@ -33,6 +33,7 @@ class StatusPanel(Panel):
             *self._run(snapshot),
             *self._processes(snapshot),
             *self._counters(snapshot),
+            *self._source(snapshot),
         ]
         if facts and is_cut_off(snapshot):
             facts = ["last known", *facts]
@@ -97,6 +98,21 @@ class StatusPanel(Panel):
             facts.append(f"{wording.number(p50)} / {wording.number(p99)} ms (p50 / p99)")
         if made.get("incomplete"):
             facts.append(coloured(f"{made['incomplete']} inputs incomplete", "orange"))
+        return facts
+
+    def _source(self, snapshot: Snapshot) -> list[str]:
+        """Return how the venue is; a recording has nothing to tell."""
+        status = snapshot.sections.get("status") or {}
+        health = (status.get("feed") or {}).get("health") or {}
+        ages = [
+            age
+            for source in (health.get("symbols") or {}).values()
+            for stream, age in source["age_s"].items()
+            if age is not None and stream != "candle"  # a candle comes once a minute
+        ]
+        facts = [f"oldest stream {max(ages):.1f} s"] if ages else []
+        if health.get("skew_ms") is not None:
+            facts.append(f"venue's clock {health['skew_ms']:+.0f} ms")
         return facts
 
 

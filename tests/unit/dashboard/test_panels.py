@@ -81,6 +81,18 @@ def test_status_names_the_process_that_is_not_running(snapshot: Snapshot) -> Non
     assert "1 of 2 processes not running: trader unavailable" in text
 
 
+def test_status_says_how_old_the_streams_are_and_how_the_clocks_differ(snapshot: Snapshot) -> None:
+    ages = {"trade": 0.2, "book": None, "candle": 40.0}
+    health = {"skew_ms": -12.3, "symbols": {"ETH/USDT": {"age_s": ages}}}
+    status = snapshot.sections["status"] | {"feed": {"events": 5, "health": health}}
+
+    text = seen(StatusPanel(), but(snapshot, status=status))
+
+    assert "oldest stream 0.2 s" in text
+    assert "venue's clock -12 ms" in text
+    assert "clock" not in seen(StatusPanel(), snapshot)
+
+
 def test_unreachable_api_is_a_banner_with_since_when_and_the_age(snapshot: Snapshot) -> None:
     gone = {"unreachable_since": "2027-01-15T08:00:03Z", "age_s": 63.0, "is_stale": True}
     canvas = Canvas()
