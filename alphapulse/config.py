@@ -34,7 +34,8 @@ DECISIVE = (*TAUGHT, "decision", "trading", "risk", "learning")
 class Market:
     """What is watched."""
 
-    symbols: tuple[str, ...] = ("ETH/USDT", "BTC/USDT")  # the first is the primary one; exactly two
+    # the first is the primary one; models see the second beside each, and the first beside it
+    symbols: tuple[str, ...] = ("ETH/USDT", "BTC/USDT")
     tick_sizes: tuple[float, ...] = (0.01, 0.01)  # smallest price step a symbol [quote currency]
     bucket_sizes: tuple[float, ...] = (1.0, 10.0)  # of a book bucket a symbol [quote currency]
     # ccxt ids of live venues; the first that answers is the run's
@@ -48,6 +49,11 @@ class Market:
             Instrument(symbol=s, tick_size=t, bucket_size=b)
             for s, t, b in zip(self.symbols, self.tick_sizes, self.bucket_sizes, strict=True)
         )
+
+    @property
+    def taught(self) -> tuple[Instrument, ...]:
+        """Return the two instruments of the first training; its models decide about all."""
+        return self.instruments[:2]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +93,7 @@ class Training:
     """The first training, on the bars before the first decision."""
 
     seed: int = 7  # of every random choice
-    num_train: int = 1400  # training instants, both symbols together
+    num_train: int = 1400  # training instants, the first two symbols together
     num_held_out: int = 400  # instants after them, never trained on
     epochs: int = 4  # passes over the training instants
     cost_bps: float = 10.0  # Binance spot taker fee, tier 0, 2026-11 [bps a side]
@@ -157,6 +163,7 @@ class Cluster:
     address: str = ""  # of a cluster to join; empty: RAY_ADDRESS, else start a head here
     num_cpus: int = 0  # logical CPUs of a head started here; 0: as many as the machine has
     object_store_mb: int = 400  # of a head started here [MiB]
+    market_shards: int = 1  # processes that share the symbols; 1: the market actor has them all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -214,10 +221,10 @@ class Settings:
 
 def _check(settings: Settings) -> None:
     market = settings.market
-    if len(market.symbols) != 2 or len(set(market.symbols)) != 2:
+    if len(market.symbols) < 2 or len(set(market.symbols)) != len(market.symbols):
         raise ConfigError(
-            f"market.symbols: expected two different symbols, was {list(market.symbols)}; "
-            "name the traded and the reference one"
+            f"market.symbols: expected two or more different symbols, was {list(market.symbols)}; "
+            "name the traded ones, the reference second"
         )
     if not len(market.tick_sizes) == len(market.bucket_sizes) == len(market.symbols):
         raise ConfigError(
@@ -234,6 +241,11 @@ def _check(settings: Settings) -> None:
         raise ConfigError(
             f"feed.cache_bars: expected at least 300, was {settings.feed.cache_bars}; "
             "600 is the default"
+        )
+    if settings.ray.market_shards < 1:
+        raise ConfigError(
+            f"ray.market_shards: expected 1 or more, was {settings.ray.market_shards}; "
+            "1 keeps all symbols in one process"
         )
     _check_trading(settings)
     for name in ("http_port", "dashboard_port", "monitor_port"):

@@ -118,7 +118,7 @@ async def collect(
         NoData: too few minutes.
         InvalidRecording: no sampled instant has a complete input.
     """
-    instruments = settings.market.instruments
+    instruments = settings.market.taught
     tape = Tape(recording, instruments)
     end_ns = tape.first_ns if tape.has_ticks else tape.last_ns
     if not tape.has_ticks:
@@ -178,7 +178,7 @@ def _instants(minutes: BarSeries, settings: Settings, *, where: str) -> Ints:
 
 async def windows(tape: Tape, settings: Settings, at_N: Ints) -> AsyncIterator[MarketWindow]:
     """Yield the window of every instant; the feed's cache without the windows in between."""
-    instruments = settings.market.instruments
+    instruments = settings.market.taught
     cache = MarketCache(instruments, settings.feed)
     for instrument in instruments:
         for timeframe in TIMEFRAMES:

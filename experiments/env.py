@@ -84,7 +84,7 @@ async def collect_minutes(
     Raises:
         NoData: too few minutes, or none with complete inputs.
     """
-    instruments = settings.market.instruments
+    instruments = settings.market.taught
     symbols = tuple(i.symbol for i in instruments)
     end_ns = min(candles_end_ns(recording, settings), until_ns or 2**62)
     before = Tape(recording, instruments, with_ticks=False, from_ns=end_ns)
@@ -136,7 +136,7 @@ async def _opens(tape: Tape, instrument: Instrument) -> dict[int, float]:
 
 def candles_end_ns(recording: Path, settings: Settings) -> int:
     """Return the first tick, or the end where there are none [ns UTC]: candles count until then."""
-    tape = Tape(recording, settings.market.instruments)
+    tape = Tape(recording, settings.market.taught)
     return tape.first_ns if tape.has_ticks else tape.last_ns
 
 
@@ -151,7 +151,7 @@ async def taught_until_ns(recording: Path, settings: Settings) -> int:
     What it held out begins there: see `experiments.dataset`.
     """
     end_ns, training = candles_end_ns(recording, settings), settings.training
-    instruments = settings.market.instruments
+    instruments = settings.market.taught
     before = Tape(recording, instruments, with_ticks=False, from_ns=end_ns)
     closes = usable_minutes(await before.history(instruments[0], Timeframe.M1, None))
     num = (training.num_train + training.num_held_out) // 2

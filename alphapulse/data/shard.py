@@ -12,6 +12,7 @@ import numpy as np
 from alphapulse.config import Feed
 from alphapulse.data.cache import MarketCache
 from alphapulse.data.intake import Intake
+from alphapulse.data.merge import BOOK_RANK, TRADE_RANK
 from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.market import (
     TIMEFRAMES,
@@ -55,12 +56,13 @@ class Shown:
         is_whole: whether every symbol has what a decision needs: a one-second bar, where there are
             ticks.
         window: of its symbols; None unless it was asked for and is whole.
-        newest: time and rank of the newest trade or book message inside.
+        newest: time, rank and symbol of the newest trade or book message inside; of two of one
+            time the merger's order decides.
     """
 
     is_whole: bool
     window: MarketWindow | None
-    newest: tuple[int, int]
+    newest: tuple[int, int, str]
 
 
 class Shard:
@@ -89,7 +91,7 @@ class Shard:
         self._lowest: Timeframe | None = None  # timeframe of the shortest bars so far
         self._reached_ns = -1  # newest instant shown
         self._applied_ns = -1  # newest event in the cache
-        self._newest = (-1, 0)
+        self._newest = (-1, 0, "")
 
     async def open(self) -> None:
         """Fill the cache with the bars before the first event."""
@@ -186,9 +188,9 @@ class Shard:
         self.cache.apply(event)
         self._applied_ns = max(self._applied_ns, event.ts_ns)
         if isinstance(event, Trade):
-            self._newest = (event.ts_ns, 1)
+            self._newest = (event.ts_ns, TRADE_RANK, event.symbol)
         elif isinstance(event, BookDelta):
-            self._newest = (event.ts_ns, 0)
+            self._newest = (event.ts_ns, BOOK_RANK, event.symbol)
 
     async def _met(self, symbol: str, at_ns: int) -> Quote | None:
         while (event := await self._intake.next()) is not None:

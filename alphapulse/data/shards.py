@@ -152,7 +152,8 @@ class Shards:
         """Return the windows of all shards as one, symbols in their order."""
         windows = {s: shown[k].window for s, k in self._of.items()}
         kept = {s: window for s, window in windows.items() if window is not None}
-        newest = max(shown, key=lambda one: one.newest).window
+        order = {symbol: i for i, symbol in enumerate(self._of)}
+        newest = max(shown, key=lambda one: (*one.newest[:2], order.get(one.newest[2], -1))).window
         first = next(iter(kept.values()))
         return replace(
             first,

@@ -63,13 +63,19 @@ def test_environment_text_becomes_the_type_of_the_setting() -> None:
         ("[server]\nhttp_port = 1.5", "server.http_port: expected int, was 1.5"),
         ("[server]\nhttp_port = 0", "server.http_port: expected a port from 1 to 65535, was 0"),
         ("[market]\nsymbols = 5", "market.symbols: expected a list, was 5"),
-        ("[market]\nsymbols = ['A/B']", "market.symbols: expected two different symbols"),
-        ("[market]\nsymbols = ['A/B', 'A/B']", "market.symbols: expected two different symbols"),
+        ("[market]\nsymbols = ['A/B']", "market.symbols: expected two or more different symbols"),
+        (
+            "[market]\nsymbols = ['A/B', 'A/B']",
+            "market.symbols: expected two or more different symbols",
+        ),
         ("[market]\ntick_sizes = [0.1]", "one tick size and one bucket size a symbol (2), was 1"),
         ("[market]\ntick_sizes = [0.1, 0]", "0 < tick_size <= bucket_size, was tick_size 0.0"),
         ("[server]\nhttp_port = true", "server.http_port: expected int, was True"),
         ("[decision]\nentry_threshold = 0.4", "expected 0 <= exit <= entry <= 1, was entry 0.4"),
         ("[feed]\ncache_bars = 299", "feed.cache_bars: expected at least 300, was 299"),
+        ("[feed]\nprice_jump_pct = 0", "feed.price_jump_pct: expected above 0, below 100"),
+        ("[feed]\nstale_s = 0", "feed.stale_s: expected above 0, was 0.0"),
+        ("[ray]\nmarket_shards = 0", "ray.market_shards: expected 1 or more, was 0"),
         ("[server", "expected TOML, was"),
     ],
 )
@@ -126,6 +132,21 @@ def test_hashes_change_with_what_can_change_a_decision_or_the_first_training(
 
     assert (changed.hash != Settings().hash) is decisions
     assert (changed.training_hash != Settings().training_hash) is first_training
+
+
+def test_a_third_symbol_is_configuration() -> None:
+    environ = {
+        "ALPHAPULSE__MARKET__SYMBOLS": "ETH/USDT,BTC/USDT,SOL/USDT",
+        "ALPHAPULSE__MARKET__TICK_SIZES": "0.01,0.01,0.01",
+        "ALPHAPULSE__MARKET__BUCKET_SIZES": "1,10,0.1",
+        "ALPHAPULSE__TRADING__QUANTITY_STEPS": "0.0001,0.00001,0.001",
+    }
+
+    settings = load_settings(environ=environ)
+
+    assert [i.symbol for i in settings.market.instruments][2] == "SOL/USDT"
+    assert [i.symbol for i in settings.market.taught] == ["ETH/USDT", "BTC/USDT"]
+    assert list(settings.venue_rules) == list(settings.market.symbols)
 
 
 @pytest.mark.parametrize(
