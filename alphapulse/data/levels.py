@@ -11,7 +11,7 @@ import numpy as np
 from alphapulse.data import book_kernel as kernel
 from alphapulse.data import book_view_kernel as views
 from alphapulse.domain.errors import InvalidEvent
-from alphapulse.domain.market import BookDelta, Buckets, Floats, Instrument, Ints
+from alphapulse.domain.market import BookDelta, Buckets, Flags, Floats, Instrument, Ints
 
 # axes: L level · 2: price, size · K bucket, rising price · C column of BUCKET_COLUMNS
 SPAN = 0.12  # of the mid, the window to either side; 0.8 % of Binance's changes lie outside it
