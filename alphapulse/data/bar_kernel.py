@@ -123,7 +123,8 @@ def so_far(bars_F: Records, upto_F: Records, f: int) -> None:
         upto_F: BAR (F,), written from f down to 0.
         f: index of the timeframe.
     """
-    upto_F[: f + 1] = bars_F[: f + 1]
+    for i in range(f + 1):
+        upto_F[i] = bars_F[i]
     for shorter in range(f - 1, -1, -1):
         if upto_F[shorter].count > 0:
             _merge(upto_F, f, shorter)

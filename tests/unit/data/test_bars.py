@@ -248,6 +248,24 @@ def test_candles_alone_make_whole_forming_bars_from_closed_lower_ones() -> None:
     )  # fmt: skip
 
 
+def test_hour_of_sixty_whole_minutes_is_made_of_its_trades() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    bars = []
+    for i in range(3_600):
+        maker.heard(T0 + i * SECOND_NS)
+        if i % 7 == 0:  # most seconds are empty
+            trade(maker, T0 + i * SECOND_NS, 10.0 + (i % 13), 0.1)
+        bars += maker.close(T0 + (i + 1) * SECOND_NS)
+
+    minutes = [bar for bar in bars if bar.timeframe is Timeframe.M1]
+    (hour,) = [bar for bar in bars if bar.timeframe is Timeframe.H1]
+    assert len(minutes) == 60
+    assert (hour.open, hour.close) == (minutes[0].open, minutes[-1].close)
+    assert (hour.low, hour.high) == (10.0, 22.0)
+    assert hour.volume == 51.5  # 515 trades of 0.1, summed without rounding
+    assert maker.forming(Timeframe.D1, T0 + HOUR) == (replace(hour, timeframe=Timeframe.D1), False)
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -277,6 +278,26 @@ def test_events_that_cannot_be_are_refused_and_counted(
     assert cache.quarantined == {reason: 1}
     assert [kept[0] for kept in cache.quarantine] == [reason]
     assert cache.quarantine[0][1] is events[-1]
+
+
+def test_batches_that_cannot_be_are_refused_and_counted() -> None:
+    cache = MarketCache(INSTRUMENTS, Feed())
+    cache.apply_trades(Trades.of([trade(5, T0 + 3 * SECOND_NS), trade(6, T0 + 3 * SECOND_NS)]))
+
+    cache.apply_trades(Trades.of([trade(7, T0), trade(8, T0 + 4 * SECOND_NS)]))
+    cache.apply_trades(Trades.of([trade(1, T0, "X/Y")]))
+
+    assert cache.quarantined == {"out_of_order": 1, "unknown_symbol": 1}
+    assert [event for _, event in cache.quarantine] == [trade(7, T0), trade(1, T0, "X/Y")]
+    assert cache.trades(ETH).trade_id_N.tolist() == [5, 6, 8]
+    assert cache.num_events == 3
+
+
+def test_columns_with_a_price_that_cannot_be_are_not_built() -> None:
+    good = Trades.of([trade(1, T0), trade(2, T0)])
+
+    with pytest.raises(InvalidEvent, match="trade 2: expected a positive finite price"):
+        replace(good, price_N=np.array([2700.0, np.nan]))
 
 
 def test_symbol_is_down_in_a_gap_and_after_too_long_a_silence() -> None:
