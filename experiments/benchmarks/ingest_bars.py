@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import statistics
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -35,7 +36,10 @@ def recorded_events(recording: Path) -> tuple[list[BarSeries], list[MarketEvent]
         events = [ordered async for event in tape.events() for ordered in merger.push(event)]
         return history, [*events, *merger.flush()]
 
-    return asyncio.run(read())
+    recorded = asyncio.run(read())
+    gc.collect()
+    gc.freeze()  # a feed does not hold its past: no collection is to walk it
+    return recorded
 
 
 def seeded_cache(history: Sequence[BarSeries]) -> MarketCache:
