@@ -19,7 +19,8 @@ class Depth:
     """Every book change of one symbol and the recorded snapshot, oldest first.
 
     Attributes:
-        snapshot_ns: time of the snapshot [ns UTC]; before it the book is not known.
+        known_ns: time of the last change the snapshot holds [ns UTC]; before it the book is not
+            known. The snapshot itself was received later.
         ts_N: int64 (N,) time of each change [ns UTC].
     """
 
@@ -38,10 +39,11 @@ class Depth:
         self._prices, self._sizes = table["price"].to_pylist(), table["size"].to_pylist()
         self._snapshot_rows = range(int(start_N[snapshot]), int(stop_N[snapshot]))
         self._snapshot_id = int(last[start_N[snapshot]])
-        self.snapshot_ns = int(ts[start_N[snapshot]])
         starts = start_N[is_change]
         self.ts_N, self._first_N, self._last_N = ts[starts], first[starts], last[starts]
         self._bounds = np.column_stack((starts, stop_N[is_change])).tolist()
+        held = int(np.searchsorted(self._last_N, self._snapshot_id, side="right"))
+        self.known_ns = int(self.ts_N[max(held - 1, 0)])
 
     def levels(self, row: int) -> tuple[Levels, Levels]:
         """Return the bids and asks that a change sets; size 0 removes a level."""
@@ -60,7 +62,8 @@ class Depth:
     def book_before(self, row: int) -> OpenBook:
         """Return the book as it was before a change, from the snapshot on."""
         bids, asks = self._sides(self._snapshot_rows)
-        book = OpenBook((dict(bids), dict(asks)), self._snapshot_id)
+        reach = min(price for price, _ in bids), max(price for price, _ in asks)
+        book = OpenBook((dict(bids), dict(asks)), self._snapshot_id, reach)
         for earlier in range(row):
             if self._last_N[earlier] > self._snapshot_id:
                 book.apply(self.levels(earlier), self.ids(earlier)[1])
@@ -88,10 +91,13 @@ class OpenBook:
     Attributes:
         sides: bids and asks, size by price.
         last_id: number of the newest change inside.
+        reach: lowest bid and highest ask of the recorded snapshot: what lies between the levels
+            beyond is not known.
     """
 
     sides: Sides
     last_id: int
+    reach: tuple[float, float]
 
     def apply(self, levels: tuple[Levels, Levels], last_id: int) -> None:
         """Take a change."""
@@ -105,13 +111,17 @@ class OpenBook:
 
     def copy(self) -> OpenBook:
         """Return a book of its own."""
-        return OpenBook((dict(self.sides[0]), dict(self.sides[1])), self.last_id)
+        return OpenBook((dict(self.sides[0]), dict(self.sides[1])), self.last_id, self.reach)
 
     def payload(self, limit: int) -> Payload:
-        """Return the answer of `/api/v3/depth`: the best `limit` levels a side."""
-        bids, asks = self.sides
+        """Return the answer of `/api/v3/depth`: the best `limit` levels a side within the reach."""
+        lowest, highest = self.reach
+        bids = sorted(
+            (level for level in self.sides[0].items() if level[0] >= lowest), reverse=True
+        )
+        asks = sorted(level for level in self.sides[1].items() if level[0] <= highest)
         return {
             "lastUpdateId": self.last_id,
-            "bids": written(sorted(bids.items(), reverse=True)[:limit]),
-            "asks": written(sorted(asks.items())[:limit]),
+            "bids": written(bids[:limit]),
+            "asks": written(asks[:limit]),
         }

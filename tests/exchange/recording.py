@@ -42,8 +42,7 @@ class Recording:
         """Read the stretch from `from_ns` until before `until_ns` [ns UTC]."""
         self.symbols = tuple(symbols)
         self.depths = {s: Depth(folder / f"depth-updates-{s}.parquet", s) for s in self.symbols}
-        books_known_ns = max(depth.snapshot_ns for depth in self.depths.values()) + 1
-        self.first_ns = max(from_ns, books_known_ns)
+        self.first_ns = max(from_ns, *(depth.known_ns for depth in self.depths.values()))
         newest = min(until_ns, max(int(depth.ts_N[-1]) for depth in self.depths.values()) + 1)
         self.last_ns = newest - 1
         self.lap_ns = -(-(newest - self.first_ns) // MINUTE) * MINUTE

@@ -179,6 +179,11 @@ class Exchange:
         """Return the number of the newest book change played."""
         return self._stage.books[symbol].last_id
 
+    def last_trade_id(self, symbol: str) -> int:
+        """Return the number of the newest trade played, 0 before the first of the recording."""
+        num_trades = self._stage.num_trades[symbol]
+        return self._stage.recording.trades[symbol].id_at(num_trades - 1) if num_trades else 0
+
     async def _move_to(self, ts_ns: int) -> None:
         """Move the clock and send what was late and is due."""
         self._stage.now_ns = ts_ns
