@@ -52,6 +52,12 @@ class DataProvider(Protocol):
         All of them closed at or before the first event.
         """
 
+    def refresh_book(self, symbol: str, last_id: int) -> None:
+        """Have the whole book sent again, because it went wrong at the change `last_id`.
+
+        A source that has no other book to give does nothing.
+        """
+
     def health(self) -> Mapping[str, Any]:
         """Return how the source is as plain values; a source with nothing to tell says nothing.
 

@@ -23,7 +23,7 @@ from alphapulse.logs import describe, get_logger
 WATCH_S = 0.5  # between two looks at the ages of the streams
 POLL_S = 2.0  # between two requests where a stream is silent: 4 500 of 6 000 weight a minute
 RETRY_S = 0.2  # first pause where an answer did not have what is missing: REST lags the streams
-ANSWER_S = 10.0  # how long REST may take
+ANSWER_S = 5.0  # how long REST may take
 TIME_S = 60.0  # between two questions for the venue's time
 
 log = get_logger("data")
@@ -123,11 +123,12 @@ class BinanceFeed:
         finally:
             self._is_over = True
 
-    def refresh_book(self, symbol: str) -> None:
-        """Ask for the whole book anew: the reader's is not what the venue has."""
+    def refresh_book(self, symbol: str, last_id: int) -> None:
+        """Ask for the whole book anew: the reader's went wrong at the change `last_id`."""
         one = self._markets[symbol]
-        one.book.lose()
-        self._want_snapshot(one)
+        one.book.doubt(last_id)
+        if not one.book.is_known and not self._is_over:
+            self._want_snapshot(one)
 
     async def _stay(
         self, stream: str, symbols: Sequence[str], connect: Callable[[], Awaitable[object]]
@@ -408,7 +409,7 @@ class BinanceFeed:
         await self._clocks.sleep(start_s)
         for one in self._markets.values():
             silent = None
-            if one.first_ns is None or not one.book.is_known:
+            if one.first_ns is None or not one.health.counters["snapshots"]:
                 silent = "book"
             elif not one.health.has_heard("trade") and await self._has_traded(one):
                 silent = "trades"

@@ -125,6 +125,7 @@ class BookOrder:
         self._waiting: BookDelta | None = None  # snapshot that leaves with the next change
         self._run_id: int | None = None  # first number of the changes without a gap, None: none
         self._change_id = -1  # newest number of a change
+        self._lost_id = -1  # newest change there was when the book was lost last
         self._whole_id = -1  # number of the newest snapshot
         self._hole = (0, -1)  # numbers missing at the newest gap; they may still come
 
@@ -138,6 +139,7 @@ class BookOrder:
         if self._breaks(change):
             self.num_gaps += 1
             self._hole = (self._change_id + 1, change.first_id - 1)
+            self._change_id = change.last_id
             self.lose()
         if self._run_id is None:
             self._run_id = change.first_id
@@ -166,6 +168,12 @@ class BookOrder:
     def lose(self) -> None:
         """Note that the reader's book is not known, whatever the numbers say."""
         self.is_known, self._run_id, self._waiting = False, None, None
+        self._lost_id = self._change_id
+
+    def doubt(self, last_id: int) -> None:
+        """Lose the book, because the reader's went wrong at that change; an old loss is known."""
+        if last_id > self._lost_id:
+            self.lose()
 
     def _breaks(self, change: BookDelta) -> bool:
         newest = max(self._change_id, self._whole_id)

@@ -171,10 +171,10 @@ class Live(DataProvider):
         """
         return self._health.as_dict()
 
-    def refresh_book(self, symbol: str) -> None:
-        """Have the whole book of the symbol fetched anew: the reader found it wrong."""
+    def refresh_book(self, symbol: str, last_id: int) -> None:
+        """Have the whole book of the symbol fetched anew: it went wrong at the change `last_id`."""
         if self._feed is not None:
-            self._feed.refresh_book(symbol)
+            self._feed.refresh_book(symbol, last_id)
 
     async def history(
         self, instrument: Instrument, timeframe: Timeframe, count: int | None

@@ -185,7 +185,10 @@ class Shard:
         return Ahead(event.ts_ns, False, event.close_ns if is_next else None)
 
     def _apply(self, event: MarketEvent) -> None:
+        num_refused = self.cache.quarantined.total()
         self.cache.apply(event)
+        if isinstance(event, BookDelta) and self.cache.quarantined.total() > num_refused:
+            self._provider.refresh_book(event.symbol, event.last_id)
         self._applied_ns = max(self._applied_ns, event.ts_ns)
         if isinstance(event, Trade):
             self._newest = (event.ts_ns, TRADE_RANK, event.symbol)

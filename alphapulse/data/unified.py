@@ -77,7 +77,7 @@ class UnifiedFeed:
                     tasks.create_task(self._feed(symbol, "candle", candles))
             tasks.create_task(self._require_start())
 
-    def refresh_book(self, symbol: str) -> None:
+    def refresh_book(self, symbol: str, last_id: int) -> None:
         """Do nothing: each message of the unified stream is the whole book."""
 
     async def _feed(self, symbol: str, stream: str, receive: Receive) -> None:

@@ -18,9 +18,10 @@ class PlayedClock:
     still, `add` moves the clock.
     """
 
-    def __init__(self, exchange: Exchange) -> None:
-        """Follow `exchange`."""
+    def __init__(self, exchange: Exchange, waited: list[float] | None = None) -> None:
+        """Follow `exchange`; every pause is appended to `waited` [s]."""
         self._exchange = exchange
+        self._waited = [] if waited is None else waited
         self._added_s = 0.0
 
     @property
@@ -39,6 +40,7 @@ class PlayedClock:
         return self._exchange.now_ns + int(self._added_s * SECOND)
 
     async def _sleep(self, seconds: float) -> None:
+        self._waited.append(seconds)
         until_s = self._now_s() + seconds
         await asyncio.sleep(0)
         while self._now_s() < until_s:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
 from alphapulse.config import Feed, Market
+from alphapulse.data.feed import MarketFeed
 from alphapulse.data.live import CANDLES, Live
 from alphapulse.domain.market import Bar, BookDelta, MarketEvent, Trade
 from tests.exchange.clock import PlayedClock
@@ -56,49 +57,77 @@ def lived(
     is_enough: Callable[[list[MarketEvent]], bool],
     *,
     faults: Sequence[Fault | ClockSkew] = (),
-    settings: Feed = FEED,
+    waited: list[float] | None = None,
 ) -> tuple[Live, list[MarketEvent]]:
     """Return the live source and its events while the stretch is played, until it is enough.
 
     The play waits for the first book of both symbols, so that every recorded change applies to it.
-    The source's clock is the play's.
+    The source's clock is the play's; `waited` takes the pauses the source made [s].
     """
-    exchange = Exchange(stretch, faults=faults)
-    clock = PlayedClock(exchange)
     events: list[MarketEvent] = []
 
     async def read(live: Live) -> None:
+        for instrument in INSTRUMENTS:
+            for timeframe in CANDLES:
+                await live.history(instrument, timeframe, None)
         async for event in live.events():
             events.append(event)  # noqa: PERF401 - the others look at it meanwhile
 
-    async def run() -> Live:
-        async with opened(exchange):
-            live = Live("binance", INSTRUMENTS, settings, url=exchange.url, clocks=clock.clocks)
-            for instrument in INSTRUMENTS:
-                for timeframe in CANDLES:
-                    await live.history(instrument, timeframe, None)
-            reader = asyncio.create_task(read(live))
-            try:
-                async with asyncio.timeout(30):
-                    candles = [f"kline_{timeframe}" for timeframe in CANDLES]
-                    await exchange.wait_for(*streams("trade", "depth@100ms", *candles))
-                    while exchange.requests[DEPTH] < len(INSTRUMENTS):
-                        await asyncio.sleep(0.01)
-                    first, last = stretch.first_ns // STEP_NS, stretch.last_ns // STEP_NS
-                    for step in range(first, last + 1):
-                        await exchange.play(step * STEP_NS)
-                        await asyncio.sleep(PAUSE_S)
-                    await exchange.play()
-                    while not is_enough(events) and not reader.done():
-                        await asyncio.sleep(PAUSE_S)
-                        clock.add(PAUSE_S)
-                    if reader.done():
-                        await reader
-            finally:
-                reader.cancel()
-                with suppress(asyncio.CancelledError):
-                    await reader
-                await live.close()
-            return live
+    live = asyncio.run(
+        _played(stretch, read, lambda: is_enough(events), faults=faults, waited=waited)
+    )
+    return live, events
 
-    return asyncio.run(run()), events
+
+def led(stretch: Recording, *, faults: Sequence[Fault | ClockSkew] = ()) -> tuple[Live, MarketFeed]:
+    """Return the live source and the feed it led through the stretch, to its last instants."""
+    feeds: list[MarketFeed] = []
+    last_ns = stretch.last_ns // SECOND * SECOND
+    reached = [0]
+
+    async def read(live: Live) -> None:
+        feeds.append(MarketFeed(live, INSTRUMENTS, FEED))
+        await feeds[0].open()
+        while (point := await feeds[0].advance()) is not None:
+            reached.append(point.event_ns)
+
+    live = asyncio.run(
+        _played(stretch, read, lambda: reached[-1] >= last_ns - SECOND, faults=faults)
+    )
+    return live, feeds[0]
+
+
+async def _played(
+    stretch: Recording,
+    read: Callable[[Live], Awaitable[None]],
+    is_enough: Callable[[], bool],
+    *,
+    faults: Sequence[Fault | ClockSkew],
+    waited: list[float] | None = None,
+) -> Live:
+    exchange = Exchange(stretch, faults=faults)
+    clock = PlayedClock(exchange, waited)
+    candles = [f"kline_{timeframe}" for timeframe in CANDLES]
+    async with opened(exchange):
+        live = Live("binance", INSTRUMENTS, FEED, url=exchange.url, clocks=clock.clocks)
+        reader = asyncio.ensure_future(read(live))
+        try:
+            async with asyncio.timeout(30):
+                await exchange.wait_for(*streams("trade", "depth@100ms", *candles))
+                while exchange.requests[DEPTH] < len(INSTRUMENTS):
+                    await asyncio.sleep(0.01)
+                for step in range(stretch.first_ns // STEP_NS, stretch.last_ns // STEP_NS + 1):
+                    await exchange.play(step * STEP_NS)
+                    await asyncio.sleep(PAUSE_S)
+                await exchange.play()
+                while not is_enough() and not reader.done():
+                    await asyncio.sleep(PAUSE_S)
+                    clock.add(STEP_NS / SECOND)
+                if reader.done():
+                    await reader
+        finally:
+            reader.cancel()
+            with suppress(asyncio.CancelledError):
+                await reader
+            await live.close()
+    return live

@@ -15,6 +15,7 @@ from alphapulse.data.book import Book
 from alphapulse.data.live import Live
 from alphapulse.data.merge import Merger
 from alphapulse.data.tape import Tape
+from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.market import (
     Bar,
     BookDelta,
@@ -26,18 +27,22 @@ from alphapulse.domain.market import (
 )
 from tests.exchange.columns import SECOND
 from tests.exchange.faults import (
+    ClockSkew,
     Close,
+    Delay,
     Drop,
     Duplicate,
     Fault,
     HalfClose,
     Hang,
+    Refuse,
     Reorder,
+    Stall,
     WrongType,
 )
 from tests.exchange.recording import Recording
 from tests.exchange.server import Exchange, opened
-from tests.flows.lived import INSTRUMENTS, has_all, lived, of_kind
+from tests.flows.lived import DEPTH, INSTRUMENTS, has_all, led, lived, of_kind
 
 MIDNIGHT = 1_723_161_600 * SECOND  # 2024-08-09
 FROM_NS = MIDNIGHT - 310 * SECOND  # 23:54:50
@@ -117,7 +122,7 @@ def require_the_same_book(
         assert np.array_equal(seen[side], kept[side])
 
 
-def gaps(events: Sequence[MarketEvent]) -> list[MarketEvent]:
+def gaps(events: Sequence[MarketEvent]) -> list[FeedGap]:
     """Return every gap that was told."""
     return [event for event in events if isinstance(event, FeedGap)]
 
@@ -283,3 +288,139 @@ def test_what_a_lost_connection_missed_is_fetched(
         assert symbol["backfilled"] > 0
     if kind is not Hang:
         assert gaps(events) == []
+
+
+def test_a_book_that_crosses_downstream_is_fetched_anew(
+    recordings: Path, stretch: Recording, taped: list[MarketEvent]
+) -> None:
+    wrong = [["2690.00000000", "1.00000000"]]  # above the asks: the numbers follow, the book cannot
+    fault = WrongType(target=CHANGES, first=80, field="b", value=wrong)
+
+    live, feed = led(stretch, faults=[fault])
+
+    assert feed.cache.quarantined == {"crossed": 1}
+    assert live.health()["symbols"][ETH.symbol]["snapshots"] == 2
+    assert feed.cache.book(ETH.symbol)["is_known"]
+
+
+def test_late_trades_are_told_by_a_gap_that_keeps_the_book(
+    stretch: Recording, taped: list[MarketEvent], whole: list[MarketEvent]
+) -> None:
+    fault = Delay(target=TRADES, first=100, by_ns=2 * SECOND)
+
+    live, events = lived(stretch, has_all(taped), faults=[fault])
+
+    require_the_same_trades(events, taped)
+    require_the_same_book(events, whole, ETH)
+    told = gaps(events)
+    recorded = of_kind(taped, Trade, ETH.symbol)
+    assert told
+    assert {gap.from_ns for gap in told} == {recorded[100].ts_ns}
+    assert not any(gap.is_book_lost for gap in told)
+    assert live.health()["symbols"][ETH.symbol]["backfilled"] == 0
+
+
+def test_trades_that_cannot_be_fetched_are_told_as_a_gap(
+    stretch: Recording, taped: list[MarketEvent]
+) -> None:
+    faults = [
+        Drop(target=TRADES, first=30, count=2),
+        Refuse(target="/api/v3/trades", status=503, count=1_000),
+    ]
+
+    live, events = lived(stretch, has_all(taped), faults=faults)
+
+    recorded = of_kind(taped, Trade, ETH.symbol)
+    kept = [facts(trade) for trade in (*recorded[:30], *recorded[32:])]
+    assert [facts(trade) for trade in of_kind(events, Trade, ETH.symbol)] == kept
+    told = gaps(events)
+    assert [(gap.from_ns, gap.ts_ns, gap.is_book_lost) for gap in told] == [
+        (recorded[29].ts_ns, recorded[32].ts_ns, False)
+    ]
+    assert f"trades {recorded[30].trade_id} to {recorded[31].trade_id}" in told[0].reason
+    assert live.health()["symbols"][ETH.symbol]["gaps"] == 1
+
+
+def test_while_no_trades_can_be_had_every_second_is_missing(
+    stretch: Recording, taped: list[MarketEvent]
+) -> None:
+    """The stream cannot be opened again and REST refuses: no second may look like a quiet one."""
+    faults = [
+        Close(target=TRADES, first=100),
+        Refuse(target="/stream/ws", status=503, first=5, count=1_000),
+        Refuse(target="/api/v3/trades", status=503, count=1_000),
+    ]
+
+    live, feed = led(stretch, faults=faults)
+
+    symbol = live.health()["symbols"][ETH.symbol]
+    assert symbol["down"]
+    last = of_kind(taped, Trade, ETH.symbol)[99]
+    view = feed.cache.view([ETH.symbol])
+    seconds = view.streams[ETH.symbol, Timeframe.S1]
+    assert int(seconds.open_ns_T[-1]) < last.ts_ns
+    assert feed.cache.book(ETH.symbol)["is_known"]
+    assert ETH.symbol in view.down
+
+
+@pytest.mark.parametrize("status", [429, 418])
+def test_who_is_told_to_wait_waits(
+    stretch: Recording, taped: list[MarketEvent], status: int
+) -> None:
+    faults = [
+        Drop(target=TRADES, first=30),
+        Refuse(target="/api/v3/trades", status=status, retry_after_s=3),
+    ]
+    times: list[float] = []
+
+    _, events = lived(stretch, has_all(taped), faults=faults, waited=times)
+
+    require_the_same_trades(events, taped)
+    assert gaps(events) == []
+    assert any(2.9 <= pause <= 3.1 for pause in times)
+
+
+def test_a_request_that_is_never_answered_is_asked_again(
+    stretch: Recording, taped: list[MarketEvent], whole: list[MarketEvent]
+) -> None:
+    faults = [Drop(target=CHANGES, first=20), Stall(target=DEPTH, first=2)]
+
+    live, events = lived(stretch, has_all(taped), faults=faults)
+
+    require_the_same_trades(events, taped)
+    require_the_same_book(events, whole, ETH)
+    assert live.health()["symbols"][ETH.symbol]["snapshots"] == 2
+
+
+def test_the_difference_of_the_clocks_is_measured(
+    stretch: Recording, taped: list[MarketEvent]
+) -> None:
+    live, _ = lived(stretch, has_all(taped), faults=[ClockSkew(by_ms=-120)])
+
+    assert live.health()["skew_ms"] == pytest.approx(-120, abs=1)
+
+
+def test_a_silent_book_is_polled_until_its_stream_is_back(
+    stretch: Recording, taped: list[MarketEvent]
+) -> None:
+    faults = [
+        Hang(target=CHANGES, first=40),
+        Refuse(target="/stream/ws", status=503, first=5, count=2),
+    ]
+
+    live, events = lived(stretch, has_all(taped), faults=faults)
+
+    symbol = live.health()["symbols"][ETH.symbol]
+    assert symbol["polls"] >= 1
+    assert not symbol["fallback"]
+    polled = [d for d in of_kind(events, BookDelta, ETH.symbol) if d.is_snapshot]
+    assert len(polled) == symbol["polls"] + symbol["snapshots"]
+    require_the_same_trades(events, taped)
+
+
+@pytest.mark.parametrize(("target", "said"), [(TRADES, "trades"), (CHANGES, "book")])
+def test_a_stream_that_never_begins_is_named(stretch: Recording, target: str, said: str) -> None:
+    faults = [Hang(target=target)]
+
+    with pytest.raises(Unavailable, match=f"ETH/USDT {said}: expected a message within 10 s"):
+        lived(stretch, lambda events: False, faults=faults)

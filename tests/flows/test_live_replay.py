@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
@@ -38,8 +37,6 @@ from tests.flows.lived import DEPTH, INSTRUMENTS, streams
 
 SETTINGS = Feed()
 STEP_NS = SECOND // 10  # played at once: less than the watermark, so that nothing comes late by it
-SHORT_S = 60  # of the recording where the whole of it is not asked for
-WHOLE = "ALPHAPULSE_WHOLE_WINDOW"  # set to 1: all 10 min 50 s
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,18 +194,10 @@ def differences(live: dict[int, Seen], tape: dict[int, Seen]) -> list[str]:
     return found
 
 
-def window(recordings: Path) -> tuple[Recording, int]:
-    """Return the recording as it is played, and its end [ns UTC]."""
-    whole = Recording(recordings)
-    if os.environ.get(WHOLE) == "1":
-        return whole, whole.last_ns + 1
-    until_ns = whole.first_ns + SHORT_S * SECOND
-    return Recording(recordings, until_ns=until_ns), until_ns
-
-
 @pytest.mark.slow
 def test_every_decision_sees_the_same_live_and_replayed(recordings: Path) -> None:
-    recording, until_ns = window(recordings)
+    recording = Recording(recordings)  # 10 min 50 s
+    until_ns = recording.last_ns + 1
 
     live, tape = lived(recording), replayed(recordings, recording.first_ns, until_ns)
 
