@@ -233,6 +233,9 @@ def record(
         str | None, typer.Option("--for", help="90s, 5m, 2h; else until Ctrl-C.")
     ] = None,
     exchange: Annotated[str | None, typer.Option(help="ccxt id; else the configured one.")] = None,
+    exchange_url: Annotated[
+        str | None, typer.Option(help="Stands in for the API of binance; else as configured.")
+    ] = None,
     symbol: Annotated[
         list[str] | None, typer.Option(help="Again for each; else all configured ones.")
     ] = None,
@@ -245,7 +248,8 @@ def record(
     """Record trades, book changes and candles of a venue: a recording that `up` replays."""
     for_s = None if for_ is None else _duration_s(for_)
     collecting = importlib.import_module("alphapulse.collecting")
-    _print(collecting.record_venue(home, exchange, symbol or (), for_s, to), as_json)
+    asked = exchange, symbol or (), for_s, to
+    _print(collecting.record_venue(home, *asked, url=exchange_url), as_json)
 
 
 @app.command()

@@ -27,6 +27,7 @@ def record_venue(
     for_s: float | None,
     to: Path | None,
     *,
+    url: str | None = None,
     venue: Callable[[], Any] | None = None,
 ) -> dict[str, Any]:
     """Record a venue until `for_s` seconds have passed or somebody ends it with Ctrl-C.
@@ -37,6 +38,7 @@ def record_venue(
         symbols: some of the configured ones; none is all of them.
         for_s: how long [s]; None is until it is ended.
         to: folder of the recording; None is a new one in HOME/market.
+        url: address that stands in for the venue's API; None is the configured one.
         venue: makes the exchange, in place of ccxt.pro's.
 
     Raises InvalidRequest if a symbol is not configured or the folder exists, NoData if the venue
@@ -45,7 +47,8 @@ def record_venue(
     settings = load_settings(home)
     market, feed = settings.market, settings.feed
     instruments = _chosen(market.instruments, symbols)
-    names, url = (exchange,) if exchange else market.exchanges, market.exchange_url
+    names = (exchange,) if exchange else market.exchanges
+    url = market.exchange_url if url is None else url
     ask = first_reachable(names, timeout_s=feed.probe_s, url=url, exchange=venue)
     name = asyncio.run(ask)
     if name is None:

@@ -39,7 +39,6 @@ from alphapulse.domain.market import (
 )
 from alphapulse.interfaces import DataProvider
 from tests.exchange.columns import SECOND
-from tests.exchange.connecting import open_at
 from tests.exchange.faults import Drop, WrongType
 from tests.exchange.recording import Recording
 from tests.exchange.server import Exchange, opened
@@ -104,7 +103,7 @@ class Heard(DataProvider):
 
 
 class Paced(Heard):
-    """A tape that waits a little after every fifty events."""
+    """A tape that waits a little after every fifty events, and for ever at its end."""
 
     num_given = 0
 
@@ -115,6 +114,7 @@ class Paced(Heard):
                 await asyncio.sleep(0.01)
             yield event
             self.num_given += 1
+        await asyncio.Event().wait()  # it ends when it is killed, however slow the disk is
 
 
 class ByStream(Heard):
@@ -395,9 +395,7 @@ def test_the_command_records_until_it_is_interrupted(
     player = threading.Thread(target=lambda: asyncio.run(play()))
     player.start()
     is_up.wait()
-    answer = collecting.record_venue(
-        tmp_path, None, (), 60, None, venue=lambda: open_at(exchange.url)
-    )
+    answer = collecting.record_venue(tmp_path, None, (), 60, None, url=exchange.url)
     player.join()
 
     (row,) = answer["recorded"]
