@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from alphapulse.config import Settings
 from alphapulse.data.live import Live
 from alphapulse.data.tape import Tape
+from alphapulse.domain.market import Instrument
 from alphapulse.interfaces import DataProvider
 
 
@@ -38,10 +39,11 @@ class Launch:
     training: bool
     settings: Settings
 
-    def provider(self) -> DataProvider:
-        """Return the source of events."""
+    def provider(self, instruments: Sequence[Instrument] | None = None) -> DataProvider:
+        """Return the source of the events of `instruments`, of all that are watched if None."""
         market = self.settings.market
+        watched = market.instruments if instruments is None else instruments
         if self.recording:
-            return Tape(Path(self.recording), market.instruments)
+            return Tape(Path(self.recording), watched)
         feed = self.settings.feed
-        return Live(self.venue, market.instruments, feed, url=market.exchange_url)
+        return Live(self.venue, watched, feed, url=market.exchange_url)

@@ -1,25 +1,31 @@
-"""Own the market: feed, cache and peer slots, one decision point at a time."""
+"""Own the market: feed, caches and peer slots, one decision point at a time."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from actors.launch import Launch
 from actors.resume import resume_point
-from alphapulse import logs
-from alphapulse.data.feed import MarketFeed
+from alphapulse import cluster, logs
+from alphapulse.data.feed import MarketFeed, PointFeed
+from alphapulse.data.shards import Shards, dealt
 from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.inference import DecisionPoint, Prediction, Tensor, trace_id
 from alphapulse.domain.trading import Quote
 
 log = logs.get_logger("market")
+T = TypeVar("T")
 
 
 class MarketDataActor:
-    """Holds the feed; a restarted one replays to where the run goes on before it answers."""
+    """Holds the feed; a restarted one replays to where the run goes on before it answers.
+
+    With `ray.market_shards` above 1 its symbols are led by shard actors, which it keeps in step.
+    One that was restarted has lost its cache: then all of them begin anew.
+    """
 
     def __init__(self, launch: Launch) -> None:
         logs.configure(Path(launch.home) / "logs", process="market_data", session=launch.session)
@@ -48,7 +54,7 @@ class MarketDataActor:
         self._feed.put_outputs(outputs)
         self._feed.put_accounts(accounts)
         self._before_ns = after_ns
-        self._point = await self._feed.advance()
+        self._point = await self._led(self._feed.advance())
         if self._point is not None:
             self._tell(self._point)
         return self._point
@@ -62,7 +68,17 @@ class MarketDataActor:
         await self._stand_at(after_ns, or_before=False)
         if not self._launch.recording and await self._feed.has_passed(symbol, at_ns):
             return None
-        return await self._feed.quote(symbol, at_ns)
+        return await self._led(self._feed.quote(symbol, at_ns))
+
+    async def _led(self, answer: Awaitable[T]) -> T:
+        """Return the answer; where a shard does not know where it is, begin anew with the next."""
+        try:
+            return await answer
+        except Unavailable as error:
+            if self._launch.settings.ray.market_shards > 1:
+                log.warning("shards begin anew", **logs.describe(error))
+                self._feed, self._opened, self._point = self._new_feed(), False, None
+            raise
 
     async def _stand_at(self, after_ns: int, *, or_before: bool) -> None:
         """Replay a recording anew unless its newest instant (or the one before) is `after_ns`."""
@@ -76,9 +92,15 @@ class MarketDataActor:
         self._feed, self._opened, self._point = self._new_feed(), False, None
         await self.open(after_ns)
 
-    def _new_feed(self) -> MarketFeed:
+    def _new_feed(self) -> PointFeed:
         settings = self._launch.settings
-        feed = MarketFeed(self._launch.provider(), settings.market.instruments, settings.feed)
+        symbols = settings.market.symbols
+        feed: PointFeed
+        if settings.ray.market_shards == 1:  # no process to ask: faster on a small machine
+            feed = MarketFeed(self._launch.provider(), settings.market.instruments, settings.feed)
+        else:
+            numbers = range(len(dealt(symbols, settings.ray.market_shards)))
+            feed = PointFeed(Shards([cluster.MarketShard(k) for k in numbers], symbols), symbols)
         feed.pace(self._launch.speed)
         return feed
 

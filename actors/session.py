@@ -17,9 +17,11 @@ from actors.feedback import FeedbackActor
 from actors.inference_history import InferenceHistoryActor
 from actors.launch import Launch
 from actors.market_data import MarketDataActor
+from actors.market_shard import MarketShardActor
 from actors.resume import resume_point
 from actors.trader import TraderActor
 from alphapulse import cluster, logs
+from alphapulse.data.shards import dealt
 from alphapulse.domain.errors import AlphaPulseError, Unavailable
 
 POLL_S = 0.5  # between two looks at the trader
@@ -40,11 +42,21 @@ class Session:
         """Start actors and graph side by side, and replay the feed to where the history ends."""
         _end_leftovers()
         _actor(InferenceHistoryActor, cluster.INFERENCE_HISTORY, self._launch)
+        self._start_shards()
         _actor(MarketDataActor, cluster.MARKET_DATA, self._launch)
         self._trader = _actor(TraderActor, cluster.TRADER, self._launch)
         _actor(FeedbackActor, cluster.FEEDBACK, self._launch)
         graph = asyncio.to_thread(self._start_graph)
         await asyncio.gather(graph, self._open_market())
+
+    def _start_shards(self) -> None:
+        """Start a process a shard, on different nodes if there are; none where one has it all."""
+        settings = self._launch.settings
+        if settings.ray.market_shards == 1:
+            return
+        for number in range(len(dealt(settings.market.symbols, settings.ray.market_shards))):
+            name = f"{cluster.SHARD}{number}"
+            _actor(MarketShardActor, name, self._launch, number, scheduling_strategy="SPREAD")
 
     async def _open_market(self) -> None:
         await cluster.MarketData().open(await resume_point(self._launch))
@@ -134,20 +146,21 @@ class Session:
         _end_leftovers()
 
 
-def _actor(cls: type, name: str, launch: Launch) -> Any:
-    options = ray.remote(cls).options(
+def _actor(cls: type, name: str, *given: Any, **options: Any) -> Any:
+    described = ray.remote(cls).options(
         name=name,
         namespace=cluster.NAMESPACE,
         lifetime="detached",
         num_cpus=0,
         max_restarts=-1,
         max_task_retries=0,  # whoever asked knows whether it may ask again
+        **options,
     )
-    return options.remote(launch)
+    return described.remote(*given)
 
 
 def _end_leftovers() -> None:
-    for name in cluster.ACTORS:
+    for name in (*cluster.ACTORS, *cluster.shard_names()):
         try:
             ray.kill(ray.get_actor(name, namespace=cluster.NAMESPACE))
         except ValueError:  # none of that name

@@ -25,12 +25,15 @@ from alphapulse.interfaces import Query
 if TYPE_CHECKING:
     import pandas as pd
 
+    from alphapulse.data.shard import Ahead, Shown
+
 NAMESPACE = "alphapulse"
 MARKET_DATA = "market_data"
 INFERENCE_HISTORY = "inference_history"
 TRADER = "trader"
 FEEDBACK = "feedback"
 ACTORS = (MARKET_DATA, INFERENCE_HISTORY, TRADER, FEEDBACK)
+SHARD = "market_data_shard_"  # and its number; on whatever node, found by name
 SERVE_APP = "alphapulse"
 
 
@@ -130,6 +133,48 @@ class MarketData(ActorProxy):
     async def view(self, what: str, **arguments: Any) -> Any:
         """Return a view for people: `snapshot`, `candles`, `book`, `pivots` or `counters`."""
         return await self._call("view", what, arguments)
+
+
+class MarketShard(ActorProxy):
+    """A shard of the market in a process of its own; `data.shard.Shard` says what each does."""
+
+    def __init__(self, number: int) -> None:
+        self.name = f"{SHARD}{number}"
+
+    async def open(self) -> None:
+        """Fill the cache with the bars before the first event, from the start again."""
+        await self._call("open")
+
+    async def look(self) -> Ahead:
+        """Return the next tick or bar of the lowest timeframe."""
+        ahead: Ahead = await self._call("ask", "look")
+        return ahead
+
+    async def lead(self, instant_ns: int, *, has_ticks: bool) -> Ahead:
+        """Apply every event before `instant_ns` [ns UTC]."""
+        ahead: Ahead = await self._call("ask", "lead", instant_ns, has_ticks=has_ticks)
+        return ahead
+
+    async def show(self, instant_ns: int, *, has_ticks: bool, is_wanted: bool = True) -> Shown:
+        """Close what ends at `instant_ns`; arrays come by way of the object store, not copied."""
+        shown: Shown = await self._call(
+            "ask", "show", instant_ns, has_ticks=has_ticks, is_wanted=is_wanted
+        )
+        return shown
+
+    async def quote(self, symbol: str, at_ns: int, *, has_ticks: bool) -> Quote | None:
+        """Return what an order of `symbol` meets at `at_ns` [ns UTC]."""
+        quote: Quote | None = await self._call("ask", "quote", symbol, at_ns, has_ticks=has_ticks)
+        return quote
+
+    async def has_passed(self, symbol: str, at_ns: int) -> bool:
+        """Return whether events at or after `at_ns` [ns UTC] have been applied already."""
+        passed: bool = await self._call("ask", "has_passed", symbol, at_ns)
+        return passed
+
+    async def view(self, what: str, arguments: Mapping[str, Any]) -> Any:
+        """Return a view for people."""
+        return await self._call("ask", "view", what, dict(arguments))
 
 
 class History(ActorProxy):
@@ -249,6 +294,13 @@ class Feedback(ActorProxy):
         return done
 
 
+def shard_names() -> list[str]:
+    """Return the names of the market's shards that are there, on whatever node."""
+    named = ray.util.list_named_actors(all_namespaces=True)
+    mine = [row["name"] for row in named if row["namespace"] == NAMESPACE]
+    return sorted(name for name in mine if name.startswith(SHARD))
+
+
 async def processes() -> list[dict[str, Any]]:
     """Return name, kind, process id and state of every actor and replica of this cluster."""
     proxies: dict[str, ActorProxy] = {
@@ -256,6 +308,7 @@ async def processes() -> list[dict[str, Any]]:
         INFERENCE_HISTORY: History(),
         TRADER: Trader(),
         FEEDBACK: Feedback(),
+        **{name: MarketShard(int(name.removeprefix(SHARD))) for name in shard_names()},
     }
     pids = await asyncio.gather(*(p.pid() for p in proxies.values()), return_exceptions=True)
     return [
