@@ -34,8 +34,8 @@ MOST_LOTS = float(1 << 53)  # beyond it a float no longer tells lots apart
 MOST_TICKS = float(1 << 44)  # so that a tick times twice a whole in basis points fits
 TICK_TOLERANCE = 1e-4  # a price further from a whole tick is another instrument's [ticks]
 
-# What a message did: bits, or below zero why it was refused.
-CROSSED, ONE_SIDED, DRIFTED = 1, 2, 4
+# What a message did, 0 if none of these, or below zero why it was refused.
+CROSSED, ONE_SIDED, DRIFTED = 1, 2, 3
 BAD_PRICE, BAD_SIZE, NO_ROOM, NO_LEVELS = -1, -2, -3, -4
 
 kernel = numba.njit(cache=True, error_model="numpy")

@@ -77,17 +77,17 @@ class Levels:
         Raises InvalidEvent, and changes nothing, if it cannot be of this instrument or a side is
         empty.
         """
-        bids_L2, asks_L2 = snapshot.bids_L2, snapshot.asks_L2
+        bids_L2, asks_L2 = _read_only(snapshot.bids_L2), _read_only(snapshot.asks_L2)
         _, bid = kernel.ends(bids_L2, self._per_tick)
         ask, _ = kernel.ends(asks_L2, self._per_tick)
         if min(bid, ask) < 0:
             self._refuse(min(bid, ask), snapshot)
         room = max(self._memory.item(kernel.FAR_ROOM), len(bids_L2), len(asks_L2))
         if room > self._memory.item(kernel.FAR_ROOM) or not self._is_central(bid, ask):
-            before = self._memory[kernel.BEST : kernel.NUM_HEAD].copy()
+            old = self._memory
             self._renew(mid=(bid + ask) // 2, far_room=room)
-            self._memory[kernel.BEST : kernel.NUM_FAR] = before[: kernel.NUM_FAR - kernel.BEST]
-            self._memory[kernel.FLOW] = before[kernel.FLOW - kernel.BEST]
+            for kept in (slice(kernel.BEST, kernel.REACH), kernel.FLOW):  # the flow goes on
+                self._memory[kept] = old[kept]
         self._framed = None  # the reach is another
         answer = kernel.replace(self._memory, bids_L2, asks_L2, self._per_tick)
         return self._settle(answer, snapshot)
@@ -186,7 +186,7 @@ class Levels:
         """Move the window to the mid, or make room outside it; no level changes."""
         old = self._memory
         size = old.item(kernel.NUM_PLACES)
-        bids_L2, asks_L2 = self.nearest(size + old.item(kernel.FAR_ROOM))
+        bids_L2, asks_L2 = map(_read_only, self.nearest(size + old.item(kernel.FAR_ROOM)))
         band = self._band(0.0)
         middle = band[0] if band is not None else old.item(kernel.BASE) + size // 2
         self._renew(mid=middle, far_room=max(far_room, len(bids_L2), len(asks_L2)))
@@ -205,24 +205,30 @@ class Levels:
 
     def _refuse(self, answer: int, delta: BookDelta) -> NoReturn:
         where = f"{self._instrument.symbol} book message {delta.last_id}: expected"
-        prices_L, sizes_L = np.concatenate((delta.bids_L2, delta.asks_L2)).T
         if answer == kernel.NO_LEVELS:
             raise InvalidEvent(
                 f"{where} a snapshot with levels on both sides, was {len(delta.bids_L2)} bids and "
                 f"{len(delta.asks_L2)} asks, some of size 0; ask the venue for another"
             )
+        levels_L2 = np.concatenate((delta.bids_L2, delta.asks_L2))
+        price, size = next(
+            levels_L2[i].tolist()
+            for i in range(len(levels_L2))
+            if kernel.check(levels_L2[i : i + 1], self._per_tick) == answer
+        )
         if answer == kernel.BAD_PRICE:
-            scaled_L = prices_L * self._per_tick
-            is_good_L = np.abs(scaled_L - np.rint(scaled_L)) <= kernel.TICK_TOLERANCE
-            is_good_L &= (np.rint(scaled_L) >= 1) & (scaled_L < kernel.MOST_TICKS)
             raise InvalidEvent(
-                f"{where} prices in whole ticks of {self._instrument.tick_size}, was "
-                f"{prices_L[~is_good_L][0]}; the message is quarantined"
+                f"{where} prices in whole ticks of {self._instrument.tick_size}, was {price}; "
+                "the message is quarantined"
             )
-        lots_L = np.rint(sizes_L * kernel.LOTS)
-        is_good_L = (lots_L >= 0) & (lots_L <= kernel.MOST_LOTS) & (lots_L / kernel.LOTS == sizes_L)
         raise InvalidEvent(
             f"{where} sizes >= 0 in whole lots of {1 / kernel.LOTS:g} up to "
-            f"{kernel.MOST_LOTS / kernel.LOTS:.0f}, was {sizes_L[~is_good_L][0]}; the message is "
-            "quarantined"
+            f"{kernel.MOST_LOTS / kernel.LOTS:.0f}, was {size}; the message is quarantined"
         )
+
+
+def _read_only(levels_L2: Floats) -> Floats:
+    """Return a read-only view: to numba another type, and one is enough to compile for."""
+    view = levels_L2.view()
+    view.setflags(write=False)
+    return view
