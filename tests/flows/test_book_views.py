@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +15,14 @@ import pytest
 
 from alphapulse.data.book import Book, BookChange
 from alphapulse.data.tape import book_messages, read_depth
-from alphapulse.domain.market import BookDelta, Floats, Instrument
+from alphapulse.domain.market import SECOND_NS, BookDelta, Floats, Instrument
 
 LOTS = 1e8
-EVERY = 200  # events between two looks at all levels, and at the band of 90 percent
+EVERY = 400  # events between two looks at all levels, and at the band of 90 percent
+
+
+Sums = tuple[int, int, npt.NDArray[np.int64]]  # the mid's bucket, the first one's, lots (2, K)
+Trades = list[tuple[float, float, bool]]  # price, size, whether the aggressor bought
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,16 @@ class Recorded:
         columns = read_depth(recordings.parent / self.folder / file)
         messages = book_messages(columns, self.instrument.symbol)
         return sorted(messages, key=lambda delta: (delta.ts_ns, delta.last_id))
+
+    def trades(self, recordings: Path) -> dict[int, Trades]:
+        """Return the trades by second."""
+        file = f"trades-{self.instrument.venue_symbol}.parquet"
+        rows = pd.read_parquet(recordings.parent / self.folder / file)
+        found: dict[int, Trades] = {}
+        columns = (rows.ts.astype("int64"), rows.price, rows["size"], rows.side == "buy")
+        for ts_ns, price, size, is_buy in zip(*columns, strict=True):
+            found.setdefault(ts_ns // SECOND_NS, []).append((price, size, is_buy))
+        return found
 
 
 # ticks and buckets as the venue has them; the number of rows is that of book-*.parquet, T4 in
@@ -63,6 +79,21 @@ class Plain:
         self.lots = np.zeros((2, round(highest / self.tick) + 1), np.int64)
         self.total = [0, 0]
         self.reach = (0, 0)
+        self.waiting: list[BookDelta] = []
+
+    def follow(self, book: Book, delta: BookDelta) -> bool:
+        """Give the book a message and take over what it takes; return whether it has a book."""
+        change = book.apply(delta)
+        if change is BookChange.BUFFERED:
+            self.waiting.append(delta)
+            return False
+        assert change in (BookChange.APPLIED, BookChange.STALE)
+        if change is BookChange.APPLIED:
+            self.set(delta)
+            for early in self.waiting if delta.is_snapshot else ():
+                if early.last_id > delta.last_id:
+                    self.set(early)
+        return True
 
     def set(self, delta: BookDelta) -> None:
         if delta.is_snapshot:
@@ -88,6 +119,50 @@ class Plain:
         sizes_SK[1, edges_K + self.width - 1 > self.reach[1]] = np.nan
         return edges_K, sizes_SK
 
+    def sums(self, book: Book) -> Sums | None:
+        """Return the lots of whole buckets within three percent of the mid."""
+        touch = book.touch()
+        if touch is None:
+            return None
+        middle = round((touch[0] + touch[2]) / self.tick) // (2 * self.width)
+        first, count = middle - middle * 3 // 100, 2 * (middle * 3 // 100) + 1
+        lots = self.lots[:, first * self.width : (first + count) * self.width]
+        return middle, first, lots.reshape(2, count, self.width).sum(axis=2)
+
+    def second(self, now: Sums, before: Sums, trades: Trades) -> Callable[[int], list[float]]:
+        """Return what gives the row of BUCKET_COLUMNS of a bucket."""
+        middle, first, lots_SK = now
+        bought, sold = Counter[int](), Counter[int]()
+        for price, size, is_buy in trades:
+            bucket = round(price / self.tick) // self.width
+            (bought if is_buy else sold)[bucket] += round(size * LOTS)
+
+        def is_known(side: int, bucket: int) -> bool:
+            low, high = bucket * self.width, (bucket + 1) * self.width - 1
+            return high <= self.reach[1] if side else low >= self.reach[0]
+
+        def row(bucket: int) -> list[float]:
+            (bids, asks), (bids0, asks0) = (
+                lots_SK[:, bucket - first],
+                before[2][:, bucket - before[1]],
+            )
+            distance = abs(bucket - middle)
+            around = lots_SK[:, middle - distance - first : middle + distance + 1 - first].sum(
+                axis=1
+            )
+            is_even = is_known(0, middle - distance) and is_known(1, middle + distance)
+            has_both = is_known(0, bucket) and is_known(1, bucket)
+            return [
+                bids / LOTS if is_known(0, bucket) else np.nan,
+                asks / LOTS if is_known(1, bucket) else np.nan,
+                bought[bucket] / LOTS,
+                sold[bucket] / LOTS,
+                (around[0] - around[1]) / around.sum() if is_even and around.any() else np.nan,
+                (bids - bids0 - asks + asks0) / LOTS if has_both else np.nan,
+            ]
+
+        return row
+
     def levels(self) -> tuple[Floats, Floats]:
         """Return all bids and asks, best first."""
         found = []
@@ -102,18 +177,8 @@ def followed(recorded: Recorded, recordings: Path) -> Iterator[tuple[Book, Plain
     """Yield book and plain levels after every message that changed them."""
     deltas = recorded.deltas(recordings)
     book, plain = Book(recorded.instrument), Plain(recorded.instrument, deltas)
-    waiting: list[BookDelta] = []
     for delta in deltas:
-        change = book.apply(delta)
-        if change is BookChange.BUFFERED:
-            waiting.append(delta)
-            continue
-        assert change in (BookChange.APPLIED, BookChange.STALE)
-        if change is BookChange.APPLIED:
-            plain.set(delta)
-            for early in waiting if delta.is_snapshot else ():
-                if early.last_id > delta.last_id:
-                    plain.set(early)
+        if plain.follow(book, delta):
             yield book, plain
     assert book.num_gaps == book.num_crossed == 0
 
@@ -176,3 +241,32 @@ def test_touch_equals_the_recorded_best_levels(recordings: Path, recorded: Recor
 
     assert expected == {}
     assert num_equal == rows.update_id.nunique()
+
+
+@each_stream
+def test_seconds_by_bucket_are_what_rested_was_added_and_was_traded(
+    recordings: Path, recorded: Recorded
+) -> None:
+    deltas, trades = recorded.deltas(recordings), recorded.trades(recordings)
+    book, plain = Book(recorded.instrument), Plain(recorded.instrument, deltas)
+    before: Sums | None = None
+    num_seconds = num_traded = 0
+    for second, messages in groupby(deltas, key=lambda delta: delta.ts_ns // SECOND_NS):
+        for delta in messages:
+            plain.follow(book, delta)
+        for price, size, is_buy in trades.get(second, []):
+            book.note_trade(price, size, is_buy=is_buy)
+        found = book.bucket_second((second + 1) * SECOND_NS)
+        book.second_row((second + 1) * SECOND_NS)
+        now = plain.sums(book)
+        if found is not None and now is not None and before is not None:
+            row = plain.second(now, before, trades.get(second, []))
+            first = round(found.price_K[0] / recorded.instrument.bucket_size)
+            expected_KC = np.array([row(first + k) for k in range(len(found.price_K))])
+            np.testing.assert_allclose(found.rows_KC, expected_KC, rtol=1e-15)
+            num_seconds += 1
+            num_traded += int((found.rows_KC[:, 2:4] > 0).sum())
+        before = now
+
+    assert num_seconds > 300
+    assert num_traded > 300
