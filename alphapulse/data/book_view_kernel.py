@@ -210,8 +210,8 @@ def second(memory: Ints, before: Ints, first: int, last: int) -> Floats:
     bids, asks = 0, 0  # from the mid's bucket out to this one and its mirror
     for distance in range(far + 1):
         below, above = far - distance, far + distance
-        bids += lots_SK[0, below] + (lots_SK[0, above] if distance else 0)
-        asks += lots_SK[1, above] + (lots_SK[1, below] if distance else 0)
+        bids += lots_SK[0, below]  # there are none above the mid's bucket
+        asks += lots_SK[1, above]
         is_known = (
             lowest_rank(start + below, width, 0) >= memory[REACH]
             and lowest_rank(start + above, width, 1) >= memory[REACH + 1]

@@ -397,6 +397,19 @@ def test_levels_stay_while_the_price_leaves_the_window() -> None:
         touch = book.touch()
         assert touch is not None
         assert (touch[0], touch[2]) == ((mid - 1) * 0.5, (mid + 1) * 0.5)
+    found = book.buckets()
+    assert found is not None
+    assert (found.price_K[0], found.price_K[-1]) == (312, 318)  # far below the snapshot's reach
+    assert (found.known_bids_K.any(), found.known_asks_K.all()) == (False, True)
+
+
+def test_best_level_may_lie_outside_the_window() -> None:
+    book = Book(X)
+    book.apply(delta(1, 1, [(1000, 1), (500, 2)], [(1001, 3), (2000, 4)], is_snapshot=True))
+
+    book.apply(delta(2, 2, [(1000, 0)], [(1001, 0)]))
+
+    assert book.touch() == (500.0, 2.0, 2000.0, 4.0)
 
 
 def test_far_levels_are_kept_however_many_there_are() -> None:
