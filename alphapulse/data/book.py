@@ -74,7 +74,25 @@ class Book:
 
         Raises InvalidEvent, and changes nothing, if it cannot be of this instrument.
         """
-        change = self._restart(delta) if delta.is_snapshot else self._advance(delta)
+        last_id, own_id, prev_id = delta.last_id, self.last_id, delta.prev_id
+        if delta.is_snapshot:
+            change = self._restart(delta)
+        elif not self.is_known:
+            change = self._wait(delta, BookChange.BUFFERED)
+        elif last_id <= own_id:
+            change = BookChange.STALE
+        elif (
+            delta.first_id <= own_id + 1
+            if prev_id is None
+            else prev_id == own_id or self._holds_snapshot(delta)
+        ):
+            is_crossed = self._levels.change(delta)
+            self.last_id = last_id
+            change = self._cross() if is_crossed else APPLIED
+        else:
+            self.num_gaps += 1
+            self._lose()
+            change = self._wait(delta, BookChange.GAP)
         ts_ns = delta.ts_ns
         if ts_ns > self._newest_ns:
             self._newest_ns = ts_ns
@@ -203,32 +221,21 @@ class Book:
         self.is_known, self.last_id = True, snapshot.last_id
         self._snapshot_id = snapshot.last_id
         change = self._cross() if is_crossed else BookChange.APPLIED
-        waiting = list(self._waiting)
+        waiting, num_updates = list(self._waiting), self._num_updates
         self._waiting.clear()
         for delta in waiting:
-            change = self._advance(delta) if self.is_known else change
-        return BookChange.APPLIED if self.is_known else change
+            then = self.apply(delta)
+            change = then if then in (BookChange.GAP, BookChange.CROSSED) else change
+        self._num_updates = num_updates  # they were counted when they came
+        return change
 
-    def _advance(self, delta: BookDelta) -> BookChange:
-        if not self.is_known:
-            self._waiting.append(delta)
-            return BookChange.BUFFERED
-        last_id, own_id, prev_id = delta.last_id, self.last_id, delta.prev_id
-        if last_id <= own_id:
-            return BookChange.STALE
-        if prev_id is None:
-            is_missing = delta.first_id > own_id + 1
-        else:  # a snapshot may lie inside a message: then the first change holds its number
-            holds_snapshot = own_id == self._snapshot_id and delta.first_id <= own_id
-            is_missing = prev_id != own_id and not holds_snapshot
-        if is_missing:
-            self.num_gaps += 1
-            self._lose()
-            self._waiting.append(delta)
-            return BookChange.GAP
-        is_crossed = self._levels.change(delta)
-        self.last_id = last_id
-        return self._cross() if is_crossed else APPLIED
+    def _holds_snapshot(self, delta: BookDelta) -> bool:
+        """Return whether the snapshot lies inside this first change after it."""
+        return self.last_id == self._snapshot_id and delta.first_id <= self.last_id
+
+    def _wait(self, delta: BookDelta, change: BookChange) -> BookChange:
+        self._waiting.append(delta)
+        return change
 
     def _cross(self) -> BookChange:
         self.num_crossed += 1

@@ -17,6 +17,7 @@ from alphapulse.domain.market import BookDelta, Buckets, Flags, Floats, Instrume
 SPAN = 0.12  # of the mid, the window to either side; 0.8 % of Binance's changes lie outside it
 MOST_SPAN = 2_000_000  # ticks: 64 MB a book; further levels stand in the list
 WHOLE_BPS = 10_000
+BEST_BID, BEST_ASK, EMPTY = kernel.BEST, kernel.BEST + 1, kernel.EMPTY
 FAR_ROOM = 4_096  # levels outside the window a side, doubled where they are more
 
 Touch = tuple[float, float, float, float]  # best bid, its size, best ask, its size
@@ -152,8 +153,8 @@ class Levels:
 
     def _band(self, pct: float) -> tuple[int, int] | None:
         """Return the lowest and the highest tick within `pct` percent of the mid."""
-        bid, ask = self._memory.item(kernel.BEST), self._memory.item(kernel.BEST + 1)
-        if kernel.EMPTY in (bid, ask):
+        bid, ask = self._memory.item(BEST_BID), self._memory.item(BEST_ASK)
+        if bid == EMPTY or ask == EMPTY:
             return None
         both, bps = bid - ask, round(100 * pct)  # twice the mid: in integers every edge is exact
         low = -(both * (bps - WHOLE_BPS) // (2 * WHOLE_BPS))

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntFlag, StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -399,8 +399,7 @@ class BookWindow:
     rows_TC: Floats
 
 
-@dataclass(frozen=True, slots=True)
-class Buckets:
+class Buckets(NamedTuple):  # made at every event, in half the time of a frozen dataclass
     """Resting sizes by price bucket; NaN where a bucket is not wholly in the snapshot's reach.
 
     Attributes:
