@@ -6,6 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("shared", deadline=None)  # machines are shared and noisy
+settings.load_profile("shared")
 
 SPOT_2024 = "binance-spot-2024-08"
 _NO_RECORDINGS = "needs the recordings (ALPHAPULSE_RECORDINGS)"
