@@ -125,6 +125,18 @@ def lots_between(memory: Ints, side: int, low: int, high: int) -> int:
 
 
 @kernel
+def cut(
+    memory: Ints, side: int, lots: int, inside: tuple[int, int], outside: tuple[int, int]
+) -> int:
+    """Return what is left of the lots of a bucket inside a band; the shorter part is summed."""
+    if lots == 0:
+        return 0
+    if inside[1] - inside[0] < outside[1] - outside[0]:
+        return lots_between(memory, side, *inside)
+    return lots - lots_between(memory, side, *outside)
+
+
+@kernel
 def view(memory: Ints, low: int, high: int, sizes_SK: Floats) -> None:
     """Set sizes_SK to what rests at the ticks from `low` to `high`, by bucket; NaN is unknown.
 
@@ -139,10 +151,11 @@ def view(memory: Ints, low: int, high: int, sizes_SK: Floats) -> None:
     lots_K = np.empty(sizes_SK.shape[1], np.int64)
     for side in range(2):
         bucket_lots(memory, side, first, lots_K)
-        if lots_K[0]:  # of the buckets the band cuts, what lies outside it is taken off
-            lots_K[0] -= lots_between(memory, side, first * width, low - 1)
-        if lots_K[-1]:
-            lots_K[-1] -= lots_between(memory, side, high + 1, (last + 1) * width - 1)
+        start, end = (first + 1) * width, last * width  # where the buckets the band cuts adjoin
+        lots_K[0] = cut(memory, side, lots_K[0], (low, start - 1), (first * width, low - 1))
+        lots_K[-1] = cut(
+            memory, side, lots_K[-1], (max(low, end), high), (high + 1, end + width - 1)
+        )
         for k in range(len(lots_K)):
             is_known = lowest_rank(first + k, width, side) >= memory[REACH + side]
             sizes_SK[side, k] = lots_K[k] / LOTS if is_known else np.nan

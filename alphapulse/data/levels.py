@@ -16,10 +16,12 @@ from alphapulse.domain.market import BookDelta, Buckets, Flags, Floats, Instrume
 # axes: L level · 2: price, size · K bucket, rising price · C column of BUCKET_COLUMNS
 SPAN = 0.12  # of the mid, the window to either side; 0.8 % of Binance's changes lie outside it
 MOST_SPAN = 2_000_000  # ticks: 64 MB a book; further levels stand in the list
-WHOLE_BPS = 10_000
+FRAMES_KEPT = 1_000  # all are forgotten at this bound
+WHOLE_BPS, TWICE_BPS = 10_000, 20_000
 BEST_BID, BEST_ASK, EMPTY = kernel.BEST, kernel.BEST + 1, kernel.EMPTY
 FAR_ROOM = 4_096  # levels outside the window a side, doubled where they are more
 
+Frame = tuple[Floats, Flags, Flags]  # price_K, known_bids_K, known_asks_K
 Touch = tuple[float, float, float, float]  # best bid, its size, best ask, its size
 
 
@@ -38,7 +40,7 @@ class Levels:
         self._per_tick = 1 / instrument.tick_size
         self._decimals = -int(Decimal(str(instrument.tick_size)).as_tuple().exponent)
         self._width = round(instrument.bucket_size / instrument.tick_size)
-        self._framed: tuple[int, int] | None = None  # first and last bucket of `_frame`
+        self._frames: dict[tuple[int, int], Frame] = {}  # by first and last bucket
         self._renew(mid=0, far_room=FAR_ROOM)
         self.begin_second()
 
@@ -89,7 +91,7 @@ class Levels:
             self._renew(mid=(bid + ask) // 2, far_room=room)
             for kept in (slice(kernel.BEST, kernel.REACH), kernel.FLOW):  # the flow goes on
                 self._memory[kept] = old[kept]
-        self._framed = None  # the reach is another
+        self._frames.clear()  # the reach is another
         answer = kernel.replace(self._memory, bids_L2, asks_L2, self._per_tick)
         return self._settle(answer, snapshot)
 
@@ -156,23 +158,25 @@ class Levels:
         bid, ask = self._memory.item(BEST_BID), self._memory.item(BEST_ASK)
         if bid == EMPTY or ask == EMPTY:
             return None
-        both, bps = bid - ask, round(100 * pct)  # twice the mid: in integers every edge is exact
-        low = -(both * (bps - WHOLE_BPS) // (2 * WHOLE_BPS))
-        return low, both * (bps + WHOLE_BPS) // (2 * WHOLE_BPS)
+        both, bps = bid - ask, int(100 * pct + 0.5)  # twice the mid: in integers edges are exact
+        return -(both * (bps - WHOLE_BPS) // TWICE_BPS), both * (bps + WHOLE_BPS) // TWICE_BPS
 
-    def _frame(self, first: int, last: int) -> tuple[Floats, Flags, Flags]:
+    def _frame(self, first: int, last: int) -> Frame:
         """Return price_K, known_bids_K and known_asks_K of buckets; they seldom change."""
-        if self._framed != (first, last):
+        frame = self._frames.get((first, last))
+        if frame is None:
             edges_K = np.arange(first, last + 1) * self._width
             price_K: Floats = np.round(edges_K * self._instrument.tick_size, self._decimals)
             bid_reach, ask_reach = self._memory[kernel.REACH : kernel.NUM_FAR].tolist()
             known_bids_K = (edges_K >= bid_reach).astype(np.uint8)
             known_asks_K = (edges_K + self._width - 1 <= -ask_reach).astype(np.uint8)
-            self._kept = price_K, known_bids_K, known_asks_K
-            for array in self._kept:
+            frame = price_K, known_bids_K, known_asks_K
+            for array in frame:
                 array.setflags(write=False)  # every view of these buckets shows the same arrays
-            self._framed = first, last
-        return self._kept
+            if len(self._frames) >= FRAMES_KEPT:
+                self._frames.clear()
+            self._frames[first, last] = frame
+        return frame
 
     def _is_central(self, bid: int, ask: int) -> bool:
         base, size = self._memory.item(kernel.BASE), self._memory.item(kernel.NUM_PLACES)

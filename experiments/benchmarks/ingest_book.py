@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import statistics
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -274,17 +273,14 @@ def levels_of(side: Sequence[Any]) -> Any:
 def to_book(streams: Streams, wire: dict[Instrument, list[bytes]]) -> None:
     """Take every message from its text into the book."""
     for instrument, messages in wire.items():
-        book = Book(instrument)
-        book.apply(streams[instrument][0])
+        book, symbol = Book(instrument), instrument.symbol
+        apply = book.apply
+        apply(streams[instrument][0])
         for message in messages:
             found = orjson.loads(message)
             ts_ns = found["E"] * 1_000_000
-            bids_L2, asks_L2 = levels_of(found["b"]), levels_of(found["a"])
-            book.apply(
-                BookDelta(
-                    instrument.symbol, ts_ns, ts_ns, found["U"], found["u"], False, bids_L2, asks_L2
-                )
-            )
+            sides = levels_of(found["b"]), levels_of(found["a"])
+            apply(BookDelta(symbol, ts_ns, ts_ns, found["U"], found["u"], False, *sides))
         assert book.last_id == streams[instrument][-1].last_id
 
 
@@ -338,4 +334,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
