@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alphapulse.config import Market
 from alphapulse.data.tape import find_recording
-from experiments.benchmarks import ingest_bars, ingest_snapshot
+from experiments.benchmarks import ingest_bars, ingest_book, ingest_snapshot
 from experiments.benchmarks.result import parser, show
 
 
@@ -22,9 +22,9 @@ def main() -> None:
     arguments = options.parse_args()
     recording = find_recording(arguments.recording, Market().instruments, os.environ)
     rows = [
-        row
-        for measured in (ingest_bars, ingest_snapshot)
-        for row in measured.rows(recording, runs=arguments.runs)
+        *ingest_bars.rows(recording, runs=arguments.runs),
+        *ingest_book.book_rows(recording, arguments.runs),
+        *ingest_snapshot.rows(recording),
     ]
     show("ingest", rows, as_json=arguments.json)
 

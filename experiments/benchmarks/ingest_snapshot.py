@@ -57,8 +57,8 @@ def batches(events: Sequence[MarketEvent]) -> Iterator[list[MarketEvent]]:
         yield list(batch)
 
 
-def rows(recording: Path, *, runs: int) -> list[Row]:
-    """Return `snapshot_p99_ms` and `snapshot_ray_p99_ms`; `runs` does not matter: batches count."""
+def rows(recording: Path) -> list[Row]:
+    """Return `snapshot_p99_ms` and `snapshot_ray_p99_ms`, over all batches of the recording."""
     return [_here(recording), _in_another_process(recording)]
 
 
