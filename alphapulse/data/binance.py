@@ -12,6 +12,7 @@ import numpy as np
 
 from alphapulse.domain.errors import InvalidBar, InvalidEvent
 from alphapulse.domain.market import Bar, BookDelta, Floats, Timeframe, Trade
+from alphapulse.domain.quality import Reason
 
 NS_PER_MS = 1_000_000
 STREAMS = "/stream/ws"  # ccxt takes a connection for spot only if "/stream" is in its address
@@ -28,11 +29,11 @@ class Unreadable:
     """A message that cannot be an event, and why.
 
     Attributes:
-        code: stable reason: `unreadable`, `not_finite`, `negative` or `unknown_symbol`.
+        code: UNREADABLE, NOT_FINITE, NEGATIVE or UNKNOWN_SYMBOL.
         message: what was wrong with which message.
     """
 
-    code: str
+    code: Reason
     message: str
 
 
@@ -114,10 +115,10 @@ def read(
     kind = message.get("e")
     reader = READERS.get(kind) if isinstance(kind, str) else None
     if reader is None:
-        return Unreadable("unreadable", f"{kind!r} is no message that was asked for")
+        return Unreadable(Reason.UNREADABLE, f"{kind!r} is no message that was asked for")
     symbol = message.get("s")
     if not isinstance(symbol, str) or symbol not in symbols:
-        return Unreadable("unknown_symbol", f"{kind} of {symbol!r}, which nobody asked for")
+        return Unreadable(Reason.UNKNOWN_SYMBOL, f"{kind} of {symbol!r}, which nobody asked for")
     return _read(reader, message, symbols[symbol], received_ns)
 
 
@@ -129,16 +130,10 @@ def read_trade(row: Mapping[str, Any], symbol: str, received_ns: int) -> Trade |
 
 
 def read_snapshot(
-    answer: Mapping[str, Any], symbol: str, ts_ns: int, received_ns: int
+    answer: Mapping[str, Any], symbol: str, received_ns: int
 ) -> BookDelta | Unreadable:
-    """Return what `/api/v3/depth` answered, stamped `ts_ns`: the answer itself has no time."""
-
-    def snapshot(row: Mapping[str, Any], symbol: str, received_ns: int) -> BookDelta:
-        last_id, bids, asks = _whole(row["lastUpdateId"]), row["bids"], row["asks"]
-        sides = _levels(bids), _levels(asks)
-        return BookDelta(symbol, ts_ns, received_ns, last_id, last_id, True, *sides)
-
-    found = _read(snapshot, answer, symbol, received_ns)
+    """Return what `/api/v3/depth` answered; it has no exchange time: `ts_ns` is 0."""
+    found = _read(_snapshot, answer, symbol, received_ns)
     assert isinstance(found, BookDelta | Unreadable)
     return found
 
@@ -154,9 +149,9 @@ def _read(
     except _WrongNumber as error:
         return Unreadable(error.args[0], f"{symbol}: {error.args[1]}")
     except (InvalidEvent, InvalidBar) as error:
-        return Unreadable("unreadable", str(error))
+        return Unreadable(Reason.UNREADABLE, str(error))
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        return Unreadable("unreadable", f"{symbol}: {type(error).__name__}: {error}")
+        return Unreadable(Reason.UNREADABLE, f"{symbol}: {type(error).__name__}: {error}")
 
 
 def _trade(message: Mapping[str, Any], symbol: str, received_ns: int) -> Trade:
@@ -174,6 +169,12 @@ def _rest_trade(row: Mapping[str, Any], symbol: str, received_ns: int) -> Trade:
     ts_ns = _whole(row["time"]) * NS_PER_MS
     is_buy = not _claim(row["isBuyerMaker"])
     return Trade(symbol, ts_ns, received_ns, _whole(row["id"]), price, size, is_buy)
+
+
+def _snapshot(answer: Mapping[str, Any], symbol: str, received_ns: int) -> BookDelta:
+    last_id = _whole(answer["lastUpdateId"])
+    sides = _levels(answer["bids"]), _levels(answer["asks"])
+    return BookDelta(symbol, 0, received_ns, last_id, last_id, True, *sides)
 
 
 def _change(message: Mapping[str, Any], symbol: str, received_ns: int) -> BookDelta:
@@ -214,9 +215,9 @@ def _number(value: Any) -> float:
         raise ValueError(f"{value!r} where a decimal in quotes was expected")
     number = float(value)
     if not math.isfinite(number):
-        raise _WrongNumber("not_finite", f"{value!r} where a price or size was expected")
+        raise _WrongNumber(Reason.NOT_FINITE, f"{value!r} where a price or size was expected")
     if number < 0:
-        raise _WrongNumber("negative", f"{value!r} where a price or size was expected")
+        raise _WrongNumber(Reason.NEGATIVE, f"{value!r} where a price or size was expected")
     return number
 
 
@@ -228,9 +229,9 @@ def _levels(side: Any) -> Floats:
     if len(levels_L2) != len(side):
         raise ValueError("a level that is no pair of price and size")
     if not np.isfinite(levels_L2).all():
-        raise _WrongNumber("not_finite", f"levels {side}")
+        raise _WrongNumber(Reason.NOT_FINITE, f"levels {side}")
     if (levels_L2 < 0).any() or (levels_L2[:, 0] == 0).any():
-        raise _WrongNumber("negative", f"levels {side}")
+        raise _WrongNumber(Reason.NEGATIVE, f"levels {side}")
     return levels_L2
 
 

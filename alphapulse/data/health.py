@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from alphapulse.data.patience import Clocks
+from alphapulse.domain.quality import Reason
 
 STREAMS = ("trade", "book", "candle")
 SAMPLES = 9  # newest answers about the time a skew is the median of
@@ -108,15 +109,15 @@ class Health:
 
     def __init__(self, symbols: Iterable[str], clocks: Clocks) -> None:
         self.skew = Skew()
-        self.quarantine: deque[tuple[str, str]] = deque(maxlen=QUARANTINE_SIZE)
-        self.quarantined: Counter[str] = Counter()
+        self.quarantine: deque[tuple[Reason, str]] = deque(maxlen=QUARANTINE_SIZE)
+        self.quarantined: Counter[Reason] = Counter()
         self._symbols = {symbol: SymbolHealth(clocks) for symbol in symbols}
 
     def of(self, symbol: str) -> SymbolHealth:
         """Return the health of one symbol."""
         return self._symbols[symbol]
 
-    def refuse(self, code: str, message: str) -> None:
+    def refuse(self, code: Reason, message: str) -> None:
         """Keep and count a message that cannot be an event."""
         self.quarantine.append((code, message))
         self.quarantined[code] += 1
@@ -126,6 +127,6 @@ class Health:
         skew_ms = self.skew.ms
         return {
             "skew_ms": None if skew_ms is None else round(skew_ms, 3),
-            "quarantined": dict(self.quarantined),
+            "quarantined": {code.value: num for code, num in self.quarantined.items()},
             "symbols": {s: one.as_dict(skew_ms) for s, one in self._symbols.items()},
         }

@@ -25,6 +25,7 @@ from alphapulse.domain.market import (
     Timeframe,
     Trade,
 )
+from alphapulse.domain.quality import Reason
 from alphapulse.logs import describe, get_logger
 
 BOOK_LEVELS = 1_000  # a side
@@ -95,7 +96,7 @@ class UnifiedFeed:
                 await backoff.pause(self._venue)
                 continue
             except (*WRONG, AlphaPulseError) as error:
-                self._health.refuse("unreadable", f"{symbol} {stream}: {error}")
+                self._health.refuse(Reason.UNREADABLE, f"{symbol} {stream}: {error}")
                 await backoff.pause(self._venue)
                 continue
             if events is None:
@@ -139,11 +140,11 @@ class UnifiedFeed:
             try:
                 trade = _trade(symbol, received_ns, row)
             except WRONG as error:  # InvalidEvent is a ValueError
-                self._health.refuse("unreadable", f"{symbol}: {type(error).__name__}: {error}")
+                self._health.refuse(Reason.UNREADABLE, f"{symbol}: {type(error).__name__}: {error}")
                 continue
             last = self._last_trade.get(symbol)
             if last is not None and trade.trade_id <= last.trade_id:
-                self._health.refuse("duplicate", f"{symbol} trade {trade.trade_id} came again")
+                self._health.refuse(Reason.DUPLICATE, f"{symbol} trade {trade.trade_id} came again")
                 continue
             if last is not None and trade.trade_id > last.trade_id + 1:
                 lost = f"trades {last.trade_id + 1} to {trade.trade_id - 1} did not arrive"
