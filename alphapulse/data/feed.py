@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -106,7 +105,7 @@ class PointFeed:
         if window is None:
             return None
         await self._wait(window.event_ns)
-        await self._note_refusals(window.event_ns)
+        self._refusals.note(window.event_ns, self._shards.refused)
         inputs = {symbol: self._input(window, symbol) for symbol in self._symbols}
         self._substitutes = {
             symbol: substitutes(input)
@@ -145,7 +144,7 @@ class PointFeed:
         window = await self._shards.skip_to(event_ns)
         if window is None:
             return
-        await self._note_refusals(window.event_ns)
+        self._refusals.note(window.event_ns, self._shards.refused)
         if window.event_ns > event_ns:
             self._passed = window
         else:
@@ -196,11 +195,6 @@ class PointFeed:
         for row in rows:  # oldest first in each stream
             self._handed[row.symbol, row.stream] = row.ts_ns
         return rows
-
-    async def _note_refusals(self, event_ns: int) -> None:
-        counters = await self._shards.view("counters", {})
-        totals = Counter(counters["quarantined"]) + Counter(counters["late"])
-        self._refusals.note(event_ns, totals)
 
     async def _wait(self, event_ns: int) -> None:
         if not self._speed:

@@ -58,11 +58,13 @@ class Shown:
         window: of its symbols; None unless it was asked for and is whole.
         newest: time, rank and symbol of the newest trade or book message inside; of two of one
             time the merger's order decides.
+        refused: number of events refused so far, by reason.
     """
 
     is_whole: bool
     window: MarketWindow | None
     newest: tuple[int, int, str]
+    refused: Mapping[str, int]
 
 
 class Shard:
@@ -135,7 +137,8 @@ class Shard:
         self._reached_ns = instant_ns
         is_whole = self.cache.has_seconds if has_ticks else self._applied_ns >= 0
         window = self.cache.window(instant_ns) if is_whole and is_wanted else None
-        return Shown(is_whole, window, self._newest)
+        refused = self._refused() + Counter(self._intake.late)
+        return Shown(is_whole, window, self._newest, refused)
 
     async def quote(self, symbol: str, at_ns: int, *, has_ticks: bool) -> Quote | None:
         """Return what an order of `symbol` meets at `at_ns`; see `Shards.quote`."""
@@ -159,20 +162,24 @@ class Shard:
     def counters(self) -> dict[str, Any]:
         """Return how many events and bars there were, and how many were refused, by reason."""
         cache, intake = self.cache, self._intake
-        refused = Counter(cache.quarantined) + Counter(intake.refused)
-        for code, count in self.health().get("quarantined", {}).items():
-            refused[reason_of(code)] += count
         return {
             "events": cache.num_events,
             "bars": {tf.value: cache.num_bars[tf.value] for tf in TIMEFRAMES},
             "late": dict(intake.late),
             "late_candles": intake.late_candles,
-            "quarantined": dict(refused),
+            "quarantined": dict(self._refused()),
         }
 
     def health(self) -> dict[str, Any]:
         """Return how the source is; see `DataProvider.health`."""
         return dict(self._provider.health())
+
+    def _refused(self) -> Counter[str]:
+        refused: Counter[str] = Counter(self.cache.quarantined)
+        refused.update(self._intake.refused)
+        for code, count in self._provider.health().get("quarantined", {}).items():
+            refused[reason_of(code)] += count
+        return refused
 
     def _ahead(self, event: MarketEvent) -> Ahead:
         if isinstance(event, Trade | BookDelta):

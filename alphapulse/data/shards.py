@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Protocol
@@ -59,6 +60,9 @@ class Shards:
     while (window := await shards.next()) is not None:
         ...
     ```
+
+    Attributes:
+        refused: number of events refused up to the newest instant, by reason.
     """
 
     def __init__(self, shards: Sequence[ShardLike], symbols: Sequence[str]) -> None:
@@ -69,6 +73,7 @@ class Shards:
         self._has_ticks = False
         self._next_ns = -1  # instant to be reached next, where there are ticks
         self._version = 0
+        self.refused: Counter[str] = Counter()
 
     async def open(self) -> None:
         """Fill the caches with the bars before the first event."""
@@ -117,6 +122,7 @@ class Shards:
                 "show", instant_ns, has_ticks=self._has_ticks, is_wanted=is_wanted
             )
             self._next_ns = instant_ns + SECOND_NS
+            self.refused = sum((Counter(one.refused) for one in shown), Counter())
             if all(one.is_whole for one in shown):
                 self._version += 1
                 if is_wanted:

@@ -123,6 +123,8 @@ def test_event_that_comes_twice_is_counted_and_changes_no_input(
     refused = feed.counters()["quarantined"]
     assert list(refused) == ["duplicate"]
     assert refused["duplicate"] >= 20
+    told = asyncio.run(feed.view("snapshot"))["refused"]
+    assert refused["duplicate"] - 10 <= told["duplicate"] <= refused["duplicate"]
 
 
 def test_nothing_after_an_instant_changes_its_input(
