@@ -125,6 +125,7 @@ class BookOrder:
         self._waiting: BookDelta | None = None  # snapshot that leaves with the next change
         self._run_id: int | None = None  # first number of the changes without a gap, None: none
         self._change_id = -1  # newest number of a change
+        self._newest_ns = -1  # time of that change
         self._lost_id = -1  # newest change there was when the book was lost last
         self._whole_id = -1  # number of the newest snapshot
         self._hole = (0, -1)  # numbers missing at the newest gap; they may still come
@@ -136,6 +137,9 @@ class BookOrder:
                 return [change]  # overtaken: behind the watermark it may find its place
             self.num_duplicates += 1
             return []
+        if change.ts_ns < self._newest_ns:  # the venue's clock went back: numbers are the truth
+            change = replace(change, ts_ns=self._newest_ns)
+        self._newest_ns = change.ts_ns
         if self._breaks(change):
             self.num_gaps += 1
             self._hole = (self._change_id + 1, change.first_id - 1)

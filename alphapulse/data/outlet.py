@@ -10,6 +10,8 @@ from dataclasses import replace
 from alphapulse.domain.market import BookDelta, FeedGap, MarketEvent, Trade
 
 NS_PER_MS = 1_000_000
+FOREVER_NS = 2**63 - 1
+LATE = "trades came after their seconds had passed"
 QUEUE_EVENTS = 10_000  # waiting for the reader; at the bound `is_full`, see Outlet
 
 
@@ -41,7 +43,7 @@ class Outlet:
         self._queue: deque[MarketEvent] = deque()
         self._held: list[MarketEvent] = []
         self._holders: set[str] = set()
-        self._down: dict[str, FeedGap] = {}
+        self._lost: dict[str, tuple[FeedGap, int]] = {}
         self._late_ns: dict[str, int] = {}  # by symbol, the first of the trades that come late
         self._newest_ns = -1
         self._error: Exception | None = None
@@ -71,13 +73,23 @@ class Outlet:
             for event in sorted(held, key=lambda event: event.ts_ns):
                 self._leave(event)
 
-    def mark_down(self, gap: FeedGap) -> None:
-        """Tell `gap` anew before every book change of its symbol, until `mark_up`."""
-        self._down[gap.symbol] = gap
+    def mark_lost(self, gap: FeedGap, until_ns: int = FOREVER_NS) -> None:
+        """Tell `gap` before every book change of its symbol, as long as they are inside.
 
-    def mark_up(self, symbol: str) -> None:
+        A gap ends at its place in the order, and a second that has closed cannot be taken back: so
+        it is told again and again, first as early as the order allows.
+
+        Args:
+            gap: its `from_ns`, symbol and reason; its end is each change's time.
+            until_ns: where it ends [ns UTC]; never, if `mark_whole` says when.
+        """
+        self._lost[gap.symbol] = (gap, until_ns)
+        if gap.from_ns < self._safe_ns:
+            self._append(replace(gap, ts_ns=self._safe_ns))
+
+    def mark_whole(self, symbol: str) -> None:
         """Note that the trades of the symbol are whole again."""
-        self._down.pop(symbol, None)
+        self._lost.pop(symbol, None)
 
     def fail(self, error: Exception) -> None:
         """Raise `error` to the reader, once all that came before has been read."""
@@ -93,22 +105,25 @@ class Outlet:
             await self._is_filled.wait()
         return self._queue.popleft()
 
+    @property
+    def _safe_ns(self) -> int:
+        """Return the earliest time at which an event that leaves now still finds its place."""
+        return self._newest_ns - self._watermark_ns
+
     def _leave(self, event: MarketEvent) -> None:
-        symbol = event.symbol
-        is_late = event.ts_ns < self._newest_ns - self._watermark_ns
+        symbol, is_late = event.symbol, event.ts_ns < self._safe_ns
         if isinstance(event, Trade):
             if is_late:
                 from_ns = self._late_ns.setdefault(symbol, event.ts_ns)
-                reason = "trades came after their seconds had passed"
-                gap = FeedGap(symbol, self._newest_ns, from_ns, reason, is_book_lost=False)
-                self._append(gap)
+                self._append(FeedGap(symbol, self._safe_ns, from_ns, LATE, is_book_lost=False))
             else:
                 self._late_ns.pop(symbol, None)
         elif isinstance(event, BookDelta):
             if is_late:
                 self.on_late_book(event)
-            if (down := self._down.get(symbol)) is not None:
-                self._append(replace(down, ts_ns=event.ts_ns))
+            gap, until_ns = self._lost.get(symbol, (None, 0))
+            if gap is not None and gap.from_ns < event.ts_ns < until_ns:
+                self._append(replace(gap, ts_ns=event.ts_ns))
         self._append(event)
 
     def _append(self, event: MarketEvent) -> None:

@@ -123,7 +123,7 @@ class TradeStream:
 
     def _tell_whole(self) -> None:
         self._health.is_down = False
-        self._session.outlet.mark_up(self._instrument.symbol)
+        self._session.outlet.mark_whole(self._instrument.symbol)
         self._session.outlet.release(self._instrument.symbol)
 
     def _give_up(self) -> None:
@@ -133,9 +133,8 @@ class TradeStream:
         if self._order.missing is None:
             self._health.is_down = True
             reason = "the stream of trades is down"
-            outlet.mark_down(
-                FeedGap(symbol, newest.ts_ns, newest.ts_ns, reason, is_book_lost=False)
-            )
+            gap = FeedGap(symbol, newest.ts_ns, newest.ts_ns, reason, is_book_lost=False)
+            outlet.mark_lost(gap)
             return
         given_up = self._order.give_up()
         if given_up.stray is not None:
@@ -143,6 +142,7 @@ class TradeStream:
             self._session.health.refuse(Reason.UNREADABLE, told)
         if given_up.gap is not None:
             log.warning("trades lost", symbol=symbol, reason=given_up.gap.reason)
+            outlet.mark_lost(given_up.gap, given_up.gap.ts_ns)
             outlet.put(given_up.gap)
         for trade in given_up.trades:
             outlet.put(trade)
