@@ -232,6 +232,10 @@ def _check(settings: Settings) -> None:
             f"was {len(market.tick_sizes)} and {len(market.bucket_sizes)}; "
             "list them in the order of market.symbols"
         )
+    if not market.exchanges:
+        raise ConfigError(
+            "market.exchanges: expected at least one ccxt id, was none; binance is one"
+        )
     try:
         _ = market.instruments
         _ = settings.decision.thresholds
@@ -269,6 +273,10 @@ def _check_trading(settings: Settings) -> None:
          "above 0, below 100"),
         ("feed.stale_s", feed.stale_s, feed.stale_s > 0, "above 0"),
         ("feed.skew_ms", feed.skew_ms, feed.skew_ms > 0, "above 0"),
+        ("feed.start_s", feed.start_s, feed.start_s > 0, "above 0"),
+        ("feed.silent_s", feed.silent_s, feed.silent_s > 0, "above 0"),
+        ("feed.backfill_s", feed.backfill_s, feed.backfill_s >= 0, "0 or more"),
+        ("feed.reconnect_s", feed.reconnect_s, feed.reconnect_s >= 0, "0 or more"),
         ("trading.initial_cash", trading.initial_cash, trading.initial_cash > 0, "above 0"),
         ("trading.quantity_steps", min(trading.quantity_steps), min(trading.quantity_steps) > 0,
          "each above 0"),

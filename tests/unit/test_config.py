@@ -75,6 +75,8 @@ def test_environment_text_becomes_the_type_of_the_setting() -> None:
         ("[feed]\ncache_bars = 299", "feed.cache_bars: expected at least 300, was 299"),
         ("[feed]\nprice_jump_pct = 0", "feed.price_jump_pct: expected above 0, below 100"),
         ("[feed]\nstale_s = 0", "feed.stale_s: expected above 0, was 0.0"),
+        ("[feed]\nsilent_s = 0", "feed.silent_s: expected above 0, was 0.0"),
+        ("[market]\nexchanges = []", "market.exchanges: expected at least one ccxt id, was none"),
         ("[ray]\nmarket_shards = 0", "ray.market_shards: expected 1 or more, was 0"),
         ("[server", "expected TOML, was"),
     ],
