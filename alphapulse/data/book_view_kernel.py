@@ -182,15 +182,15 @@ def bins(memory: Ints) -> Floats:
                 own_J[j] += lots_N[i]
         place = min(memory[BEST + side] - base, len(lots_T) - 1)
         end = max(int(middle - NUM_BINS / per_tick) - base - 1, 0)  # a place too far, to be sure
+        bucket = place // width
         while place >= end:
-            j = int(per_tick * (middle - (base + place)))
-            if lots_T[place] == 0:
-                bucket = place // width
-                place = place - 1 if sums_K[bucket] else bucket * width - 1
-                continue
-            if j < NUM_BINS:
-                own_J[j] += lots_T[place]
-            place -= 1
+            stop = max(bucket * width, end) if sums_K[bucket] else place + 1
+            for held in range(place, stop - 1, -1):
+                if lots_T[held]:
+                    j = int(per_tick * (middle - (base + held)))
+                    if j < NUM_BINS:
+                        own_J[j] += lots_T[held]
+            place, bucket = bucket * width - 1, bucket - 1
         num_known = int(per_tick * (middle - memory[REACH + side]))
         for j in range(NUM_BINS):
             is_known = j < num_known
