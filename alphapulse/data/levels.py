@@ -124,10 +124,10 @@ class Levels:
             return None
         low, high = band
         first, last = low // self._width, high // self._width
-        price_K, known_bids_K, known_asks_K = self._frame(first, last)
+        frame = self._frames.get((first, last)) or self._frame(first, last)
         sizes_SK = np.empty((2, last - first + 1))
         views.view(self._memory, low, high, sizes_SK)
-        return Buckets(price_K, sizes_SK[0], sizes_SK[1], known_bids_K, known_asks_K)
+        return Buckets(frame[0], sizes_SK[0], sizes_SK[1], frame[1], frame[2])
 
     def bins(self) -> Floats:
         """Return sizes by bin of BOOK_COLUMNS, bids then asks, and their known sum."""
@@ -162,20 +162,18 @@ class Levels:
         return -(both * (bps - WHOLE_BPS) // TWICE_BPS), both * (bps + WHOLE_BPS) // TWICE_BPS
 
     def _frame(self, first: int, last: int) -> Frame:
-        """Return price_K, known_bids_K and known_asks_K of buckets; they seldom change."""
-        frame = self._frames.get((first, last))
-        if frame is None:
-            edges_K = np.arange(first, last + 1) * self._width
-            price_K: Floats = np.round(edges_K * self._instrument.tick_size, self._decimals)
-            bid_reach, ask_reach = self._memory[kernel.REACH : kernel.NUM_FAR].tolist()
-            known_bids_K = (edges_K >= bid_reach).astype(np.uint8)
-            known_asks_K = (edges_K + self._width - 1 <= -ask_reach).astype(np.uint8)
-            frame = price_K, known_bids_K, known_asks_K
-            for array in frame:
-                array.setflags(write=False)  # every view of these buckets shows the same arrays
-            if len(self._frames) >= FRAMES_KEPT:
-                self._frames.clear()
-            self._frames[first, last] = frame
+        """Return and keep what is the same in every view of these buckets."""
+        edges_K = np.arange(first, last + 1) * self._width
+        price_K: Floats = np.round(edges_K * self._instrument.tick_size, self._decimals)
+        bid_reach, ask_reach = self._memory[kernel.REACH : kernel.NUM_FAR].tolist()
+        known_bids_K = (edges_K >= bid_reach).astype(np.uint8)
+        known_asks_K = (edges_K + self._width - 1 <= -ask_reach).astype(np.uint8)
+        frame = price_K, known_bids_K, known_asks_K
+        for array in frame:
+            array.setflags(write=False)  # every view of these buckets shows the same arrays
+        if len(self._frames) >= FRAMES_KEPT:
+            self._frames.clear()
+        self._frames[first, last] = frame
         return frame
 
     def _is_central(self, bid: int, ask: int) -> bool:

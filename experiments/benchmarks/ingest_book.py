@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -270,18 +271,20 @@ def levels_of(side: Sequence[Any]) -> Any:
     return np.array(side, np.float64).reshape(-1, 2)
 
 
-def to_book(streams: Streams, wire: dict[Instrument, list[bytes]]) -> None:
+def opened(streams: Streams) -> dict[Instrument, Book]:
+    """Return the books as their snapshots leave them, before the first change."""
+    return apply_all({instrument: stream[:1] for instrument, stream in streams.items()})
+
+
+def to_book(books: dict[Instrument, Book], wire: dict[Instrument, list[bytes]]) -> None:
     """Take every message from its text into the book."""
     for instrument, messages in wire.items():
-        book, symbol = Book(instrument), instrument.symbol
-        apply = book.apply
-        apply(streams[instrument][0])
+        symbol, apply = instrument.symbol, books[instrument].apply
         for message in messages:
             found = orjson.loads(message)
             ts_ns = found["E"] * 1_000_000
             sides = levels_of(found["b"]), levels_of(found["a"])
             apply(BookDelta(symbol, ts_ns, ts_ns, found["U"], found["u"], False, *sides))
-        assert book.last_id == streams[instrument][-1].last_id
 
 
 def to_arrays(wire: dict[Instrument, list[bytes]]) -> None:
@@ -299,7 +302,9 @@ def json_row(streams: Streams, runs: int) -> Row:
     levels = num_levels({instrument: stream[1:] for instrument, stream in streams.items()})
     ours, theirs = [], []
     for _ in range(runs + 1):
-        ours.append(levels / seconds_of(lambda: to_book(streams, wire)))
+        books = opened(streams)
+        ours.append(levels / seconds_of(partial(to_book, books, wire)))
+        assert all(book.last_id == streams[i][-1].last_id for i, book in books.items())
         theirs.append(levels / seconds_of(lambda: to_arrays(wire)))
     value, peer_value = statistics.median(ours[1:]), statistics.median(theirs[1:])
     return Row(

@@ -15,7 +15,15 @@ import pytest
 
 from alphapulse.config import Market
 from alphapulse.data.history import read_candles
-from alphapulse.data.tape import Tape, candle_files, content_hash, find_recording, tick_files
+from alphapulse.data.tape import (
+    Tape,
+    book_messages,
+    candle_files,
+    content_hash,
+    find_recording,
+    read_depth,
+    tick_files,
+)
 from alphapulse.domain.errors import InvalidRecording, NoData
 from alphapulse.domain.market import Bar, BookDelta, MarketEvent, Timeframe, Trade
 
@@ -103,6 +111,33 @@ def test_book_messages_hold_the_recorded_levels(
             assert np.array_equal(levels_L2, expected)
         assert set(same.last_id) == {delta.last_id}
         assert (same.ts_local.astype("int64") == delta.received_ns).all()
+
+
+def test_a_change_knows_the_one_before_it_where_the_venue_says_so(
+    recordings: Path, events: list[MarketEvent]
+) -> None:
+    file = recordings.parent / "binance-usdm-2024-08" / "depth-updates-ETHUSDT.parquet"
+    futures = book_messages(read_depth(file), "ETH/USDT:USDT")
+    changes = [delta for delta in futures if not delta.is_snapshot]
+
+    assert [delta.prev_id for delta in futures if delta.is_snapshot] == [None]
+    assert [delta.prev_id for delta in changes[1:]] == [delta.last_id for delta in changes[:-1]]
+    assert {e.prev_id for e in events if isinstance(e, BookDelta)} == {None}  # spot
+
+
+def test_a_recording_from_before_the_column_of_the_message_before_is_read(
+    recordings: Path, tmp_path: Path
+) -> None:
+    name = "depth-updates-ETHUSDT.parquet"
+    table = pq.read_table(recordings / name)
+    pq.write_table(table.drop_columns(["prev_id"]), tmp_path / name)
+
+    older = book_messages(read_depth(tmp_path / name), ETH.symbol)
+
+    newer = book_messages(read_depth(recordings / name), ETH.symbol)
+    assert [(d.ts_ns, d.last_id, d.prev_id) for d in older] == [
+        (d.ts_ns, d.last_id, d.prev_id) for d in newer
+    ]
 
 
 def test_history_and_venue_candles_meet_at_the_first_tick(

@@ -139,3 +139,15 @@ def test_newest_price_is_the_forming_minute_or_the_last_closed_one(
     window = MarketWindow(1, 1, {("ETH/USDT", Timeframe.M1): stream}, {}, {}, {}, 1)
 
     assert window.close("ETH/USDT") == price
+
+
+@pytest.mark.parametrize(
+    ("symbol", "name"),
+    [
+        ("ETH/USDT", "ETHUSDT"),
+        ("ETH/USDT:USDT", "ETHUSDT"),  # a perpetual margined in USDT
+        ("ETH/USD:ETH", "ETHUSD_PERP"),  # and one margined in coins
+    ],
+)
+def test_instrument_is_named_as_binance_names_it(symbol: str, name: str) -> None:
+    assert Instrument(symbol, tick_size=0.01, bucket_size=1.0).venue_symbol == name
