@@ -88,9 +88,10 @@ def window_lots(memory: Ints, side: int, first: int, lots_K: Ints) -> None:
     """
     sums, width, step = sums_at(memory, side), width_of(memory), 1 - 2 * side
     start = (lowest_rank(first, width, side) - memory[BASE + side]) // width
+    num_buckets = memory[NUM_BUCKETS]
     for k in range(len(lots_K)):
         bucket = start + step * k
-        lots_K[k] = memory[sums + bucket] if 0 <= bucket < memory[NUM_BUCKETS] else 0
+        lots_K[k] = memory[sums + bucket] if 0 <= bucket < num_buckets else 0
 
 
 @kernel
@@ -137,28 +138,30 @@ def cut(
 
 
 @kernel
-def view(memory: Ints, low: int, high: int, sizes_SK: Floats) -> None:
-    """Set sizes_SK to what rests at the ticks from `low` to `high`, by bucket; NaN is unknown.
+def view(memory: Ints, low: int, high: int, bids_K: Floats, asks_K: Floats) -> None:
+    """Set bids_K and asks_K to what rests at the ticks from `low` to `high`; NaN is unknown.
 
     Args:
         memory: of the book.
         low: lowest tick, in the first bucket.
         high: highest tick, in the last bucket.
-        sizes_SK: float64 (2, K), filled.
+        bids_K: float64 (K,), filled.
+        asks_K: float64 (K,), filled.
     """
     width = width_of(memory)
     first, last = low // width, high // width
-    lots_K = np.empty(sizes_SK.shape[1], np.int64)
+    start, end = (first + 1) * width, last * width  # where the buckets the band cuts adjoin
+    lots_K = np.empty(len(bids_K), np.int64)
     for side in range(2):
         bucket_lots(memory, side, first, lots_K)
-        start, end = (first + 1) * width, last * width  # where the buckets the band cuts adjoin
         lots_K[0] = cut(memory, side, lots_K[0], (low, start - 1), (first * width, low - 1))
-        lots_K[-1] = cut(
-            memory, side, lots_K[-1], (max(low, end), high), (high + 1, end + width - 1)
-        )
+        inside = max(low, end), high
+        lots_K[-1] = cut(memory, side, lots_K[-1], inside, (high + 1, end + width - 1))
+        sizes_K = bids_K if side == 0 else asks_K
+        rank, step = lowest_rank(first, width, side), (1 - 2 * side) * width
+        reach = memory[REACH + side]
         for k in range(len(lots_K)):
-            is_known = lowest_rank(first + k, width, side) >= memory[REACH + side]
-            sizes_SK[side, k] = lots_K[k] / LOTS if is_known else np.nan
+            sizes_K[k] = lots_K[k] / LOTS if rank + k * step >= reach else np.nan
 
 
 @kernel

