@@ -384,7 +384,7 @@ def test_levels_stay_while_the_price_leaves_the_window() -> None:
     for side, tick, size in ((0, 2000, 1), (0, 1000, 2), (1, 2002, 3), (1, 4000, 4)):
         plain.apply(side, tick, size)
     number = 1
-    for mid in [*range(2000, 3600, 37), *range(3600, 600, -53)]:  # ticks, far past +-12 %
+    for mid in [*range(2000, 3600, 37), *range(3600, 600, -53)]:  # ticks, far out of the window
         # the side that the price runs into goes first
         gone = [(s, t) for s in (0, 1) for t in plain.sides[s] if (t >= mid) is (s == 0)]
         news = [(0, mid - 1, 1.5), (1, mid + 1, 2.5), *((s, t, 0.0) for s, t in gone)]
