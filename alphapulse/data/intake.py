@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 
 from alphapulse.config import Feed
 from alphapulse.data.merge import Merger
 from alphapulse.data.validation import Touch, Validator
 from alphapulse.domain.errors import Unavailable
-from alphapulse.domain.market import MarketEvent
+from alphapulse.domain.market import BookDelta, MarketEvent
 from alphapulse.domain.quality import Reason
 
 
@@ -17,15 +17,30 @@ class Intake:
     """The way of an event from its source to the cache.
 
     ```python
-    intake = Intake(symbols, settings, touch=touch)
+    intake = Intake(symbols, settings, touch=touch, on_refused_book=refresh)
     intake.open(provider.events())
     while (event := await intake.next()) is not None:
         cache.apply(event)
     ```
     """
 
-    def __init__(self, symbols: Sequence[str], settings: Feed, *, touch: Touch) -> None:
-        """Prepare to take events of `symbols`; `touch` says where a book stands."""
+    def __init__(
+        self,
+        symbols: Sequence[str],
+        settings: Feed,
+        *,
+        touch: Touch,
+        on_refused_book: Callable[[BookDelta], None],
+    ) -> None:
+        """Prepare to take events.
+
+        Args:
+            symbols: what is watched.
+            settings: watermark, and what cannot be right.
+            touch: says where a book stands.
+            on_refused_book: told of a whole book that was refused: another one is needed.
+        """
+        self._on_refused_book = on_refused_book
         self._validator = Validator(symbols, settings, touch=touch)
         self._merger = Merger(symbols, watermark_ms=settings.watermark_ms)
         self._events: AsyncIterator[MarketEvent] | None = None
@@ -47,8 +62,11 @@ class Intake:
                 self._validator.flush()
                 self._ready.extend(self._merger.flush())
             else:
-                for good in self._validator.take(event):
+                taken = self._validator.take(event)
+                for good in taken:
                     self._ready.extend(self._merger.push(good))
+                if not taken and isinstance(event, BookDelta) and event.is_snapshot:
+                    self._on_refused_book(event)
         return self._ready.popleft() if self._ready else None
 
     def put_back(self, events: Iterable[MarketEvent]) -> None:

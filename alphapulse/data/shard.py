@@ -88,8 +88,10 @@ class Shard:
         self.cache = MarketCache(instruments, settings)
         self._provider = provider
         self._instruments = tuple(instruments)
-        symbols = [instrument.symbol for instrument in instruments]
-        self._intake = Intake(symbols, settings, touch=self._touch)
+        symbols = self._symbols = [instrument.symbol for instrument in instruments]
+        self._intake = Intake(
+            symbols, settings, touch=self._touch, on_refused_book=self._refresh_book
+        )
         self._lowest: Timeframe | None = None  # timeframe of the shortest bars so far
         self._reached_ns = -1  # newest instant shown
         self._applied_ns = -1  # newest event in the cache
@@ -195,12 +197,16 @@ class Shard:
         num_refused = self.cache.quarantined.total()
         self.cache.apply(event)
         if isinstance(event, BookDelta) and self.cache.quarantined.total() > num_refused:
-            self._provider.refresh_book(event.symbol, event.last_id)
+            self._refresh_book(event)
         self._applied_ns = max(self._applied_ns, event.ts_ns)
         if isinstance(event, Trade):
             self._newest = (event.ts_ns, TRADE_RANK, event.symbol)
         elif isinstance(event, BookDelta):
             self._newest = (event.ts_ns, BOOK_RANK, event.symbol)
+
+    def _refresh_book(self, wrong: BookDelta) -> None:
+        if wrong.symbol in self._symbols:
+            self._provider.refresh_book(wrong.symbol, wrong.last_id)
 
     async def _met(self, symbol: str, at_ns: int) -> Quote | None:
         while (event := await self._intake.next()) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.inference import Action, DecisionPoint, ModelInput, Prediction
-from alphapulse.domain.market import SECOND_NS, BarFlag, MarketEvent, Timeframe
+from alphapulse.domain.market import SECOND_NS, BarFlag, BookDelta, MarketEvent, Timeframe
 
 INSTRUMENTS = Market().instruments
 ETH, BTC = (instrument.symbol for instrument in INSTRUMENTS)
@@ -125,6 +126,36 @@ def test_event_that_comes_twice_is_counted_and_changes_no_input(
     assert refused["duplicate"] >= 20
     told = asyncio.run(feed.view("snapshot"))["refused"]
     assert refused["duplicate"] - 10 <= told["duplicate"] <= refused["duplicate"]
+
+
+class Crossed(Tape):
+    """A recording that first says each book upside down, and hears what is asked of it."""
+
+    def __init__(self, folder: Path, until_ns: int) -> None:
+        super().__init__(folder, INSTRUMENTS, until_ns=until_ns)
+        self.asked: list[tuple[str, int]] = []
+
+    async def events(self) -> AsyncIterator[MarketEvent]:
+        async for event in super().events():
+            if isinstance(event, BookDelta) and event.is_snapshot:
+                yield replace(event, bids_L2=event.asks_L2, asks_L2=event.bids_L2)
+            yield event
+
+    def refresh_book(self, symbol: str, last_id: int) -> None:
+        self.asked.append((symbol, last_id))
+
+
+def test_whole_book_that_is_refused_is_asked_for_again(
+    recordings: Path, whole: tuple[MarketFeed, dict[int, Seen]]
+) -> None:
+    tape = Crossed(recordings, until_ns=FIRST + 5 * SECOND_NS)
+    feed = feed_of(tape)
+
+    points = asyncio.run(run(feed))
+
+    assert feed.counters()["quarantined"] == {"crossed": 2}
+    assert sorted(symbol for symbol, _ in tape.asked) == [BTC, ETH]
+    assert points == {ns: whole[1][ns] for ns in points}
 
 
 def test_nothing_after_an_instant_changes_its_input(
