@@ -31,7 +31,6 @@ from alphapulse.domain.market import (
     Timeframe,
     Trade,
 )
-from alphapulse.interfaces import DataProvider
 from experiments.benchmarks.result import Row, parser, show
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,10 +97,10 @@ class Account:
         self.lost += 0 if is_seam else abs(missing)
 
 
-class Counted(DataProvider):
-    """A source that is counted as it is read."""
+class Counted:
+    """What a live source says, counted as it is read; it is no provider of its own."""
 
-    def __init__(self, source: DataProvider, account: Account) -> None:
+    def __init__(self, source: Live, account: Account) -> None:
         self._source = source
         self._account = account
 
@@ -120,6 +119,10 @@ class Counted(DataProvider):
     def health(self) -> Mapping[str, Any]:
         """Return how the source is."""
         return self._source.health()
+
+    def refresh_book(self, symbol: str, last_id: int) -> None:
+        """Have the source fetch the whole book anew."""
+        self._source.refresh_book(symbol, last_id)
 
 
 def paced(speed: float) -> Feed:

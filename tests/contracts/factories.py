@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from alphapulse.config import Market, Settings
+from alphapulse.config import Feed, Market, Settings
 from alphapulse.dashboard.panels.account import AccountPanel, EquityPanel, OrdersPanel, RiskPanel
 from alphapulse.dashboard.panels.decisions import DecisionsPanel
 from alphapulse.dashboard.panels.learning import AccuracyPanel, TrainingPanel
@@ -188,7 +188,8 @@ def _live(request: pytest.FixtureRequest) -> ProviderSubject:
     folder: Path = request.getfixturevalue("recordings")
     instrument = Market().instruments[0]
     exchange = partial(RecordedVenue, folder)
-    make = partial(Live, "recorded", [instrument], history_bars=10, exchange=exchange)
+    settings = Feed(live_history_bars=10)
+    make = partial(Live, "recorded", [instrument], settings, exchange=exchange)
     return ProviderSubject(Live, make, [instrument], is_endless=True)
 
 
