@@ -20,6 +20,8 @@ RECENT = 32  # newest trades whose median a price is held against
 ENOUGH = 8  # fewer recent trades say nothing
 RENEWED = 8  # trades between two medians: a median of 32 costs as much as 50 comparisons
 
+AHEAD_NS = 60 * SECOND_NS  # of being received; further ahead one event would make all others stale
+
 Touch = Callable[[str], tuple[float, float] | None]  # best bid and ask of a symbol, None if unknown
 
 
@@ -75,6 +77,9 @@ class Validator:
         symbol = event.symbol
         if symbol not in self._ids:
             return self._refuse(Reason.UNKNOWN_SYMBOL, f"watched are {', '.join(self._ids)}", event)
+        if isinstance(event, Trade | BookDelta) and event.ts_ns > event.received_ns + AHEAD_NS:
+            ahead_s = (event.ts_ns - event.received_ns) / SECOND_NS
+            return self._refuse(Reason.AHEAD, f"{ahead_s:.1f} s ahead of being received", event)
         if self._held:
             self._let_go(event.ts_ns)
         if isinstance(event, Trade):

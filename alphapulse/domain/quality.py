@@ -19,6 +19,7 @@ class Reason(StrEnum):
     NEGATIVE = "negative"
     PRICE_JUMP = "price_jump"
     STALE = "stale"
+    AHEAD = "ahead"
     UNREADABLE = "unreadable"
     INVALID = "invalid"
     UNKNOWN_SYMBOL = "unknown_symbol"
@@ -81,6 +82,10 @@ EXPLAINED: Mapping[Reason, Explanation] = {
     Reason.STALE: Explanation(
         "an event is much older than the newest one",
         "check the network; raise feed.stale_s if the venue is that slow",
+    ),
+    Reason.AHEAD: Explanation(
+        "an event says it happens more than a minute after it was received",
+        "let this machine keep time by NTP; if its clock is right, report it to the venue",
     ),
     Reason.UNREADABLE: Explanation(
         "a message could not be read as an event",

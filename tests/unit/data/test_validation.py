@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,16 @@ def test_event_older_than_the_newest_by_more_than_the_limit_is_stale() -> None:
 
     assert out == [trade(9, ms=5_000), at_limit]
     assert validator.refused == {Reason.STALE: 2}
+
+
+def test_event_from_the_future_is_refused_and_makes_no_other_stale() -> None:
+    validator = make()
+    year_ns = 365 * 86_400 * SECOND_NS
+    wrong = [replace(event, ts_ns=event.ts_ns + year_ns) for event in (trade(2), book(9, ms=20))]
+    right = [trade(1), trade(3), book(10, ms=30)]
+
+    assert taken(validator, [right[0], *wrong, *right[1:]]) == right
+    assert validator.refused == {Reason.AHEAD: 2}
 
 
 def test_crossed_snapshot_is_refused_and_a_touching_one_too() -> None:
