@@ -126,13 +126,18 @@ class Counted:
 
 
 def paced(speed: float) -> Feed:
-    """Return the settings of the feed: a second of ours is `speed` seconds of event time."""
+    """Return the settings of the feed: a second of ours is `speed` seconds of event time.
+
+    Limits in event time grow with the speed. Waiting for missed trades is of our time, and shrinks:
+    at each seam one trade is missing for good, and everything waits that long for it.
+    """
     usual = Feed()
     return replace(
         usual,
         watermark_ms=round(speed * usual.watermark_ms),
         stale_s=speed * usual.stale_s,
         gap_s=speed * usual.gap_s,
+        backfill_s=usual.backfill_s / speed,
     )
 
 
