@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from alphapulse.domain.market import CacheView
-from experiments.benchmarks.ingest_bars import recorded_events, seeded_cache
-from experiments.benchmarks.ingest_snapshot import SYMBOLS, batches
-from experiments.small_cluster import cluster
-
-
-def arrays(view: CacheView) -> Iterator[np.ndarray]:
-    for trades in view.trades.values():
-        yield from trades.columns
-    for stream in view.streams.values():
-        yield from (stream.open_ns_T, stream.rows_TC, stream.flags_T)
-    for book in view.books.values():
-        yield from (book.second_ns_T, book.rows_TC)
-    for seconds in view.bucket_seconds.values():
-        yield from (seconds.second_ns_R, seconds.price_R, seconds.rows_RC, seconds.known_RC)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.ray
 def test_arrays_of_a_view_are_read_where_the_object_store_holds_them(recordings: Path) -> None:
-    history, events = recorded_events(recordings)
-    cache = seeded_cache(history)
-    for batch in batches(events[:20_000]):
-        for event in batch:
-            cache.apply(event)
-    view = cache.view(SYMBOLS)
-    with cluster():
-        import ray
+    """In a process of its own: Ray takes the token of a cluster only when it is imported."""
+    command = [sys.executable, "-m", "tests.cluster.viewing", str(recordings)]
 
-        reference = ray.put(view)
-        first, second = ray.get(reference), ray.get(reference)
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
-        assert sum(array.nbytes for array in arrays(view)) > 1_000_000
-        for sent, mine, again in zip(arrays(view), arrays(first), arrays(second), strict=True):
-            np.testing.assert_array_equal(mine, sent)
-            assert not mine.flags.writeable
-            assert not mine.flags.owndata
-            # Two readers at one address: neither has a copy of its own.
-            assert mine.ctypes.data == again.ctypes.data
+    assert ended.returncode == 0, ended.stderr
