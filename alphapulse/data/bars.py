@@ -59,6 +59,7 @@ class BarMaker:
         self._has_ticks = False
         self._tallies: dict[Timeframe, tuple[tuple[int, int], Tally]] = {}
         self._gaps: deque[tuple[int, int]] = deque()  # of the last two days
+        self._new_gaps: list[tuple[int, int]] = []  # since they were taken last
 
     @property
     def price(self) -> float | None:
@@ -78,7 +79,7 @@ class BarMaker:
         if self._heard_ns >= 0 and self._has_ticks and ts_ns - self._heard_ns > self._silence_ns:
             self._gap(self._heard_ns, ts_ns)
         self._has_ticks = True
-        self._heard_ns = ts_ns
+        self._heard_ns = max(self._heard_ns, ts_ns)
 
     def trades(self, ts_ns_N: Ints, price_N: Floats, lots_N: Ints) -> None:
         """Add trades, at least one and oldest first, of the second that is not closed yet.
@@ -98,6 +99,21 @@ class BarMaker:
         """Note that the feed was down: no bar that overlaps the gap is made from trades."""
         self._gap(from_ns, until_ns)
         self._heard_ns = max(self._heard_ns, until_ns)
+
+    def take_gaps(self) -> list[tuple[int, int]]:
+        """Return the gaps noted since the last call, from and until [ns UTC]."""
+        gaps, self._new_gaps = self._new_gaps, []
+        return gaps
+
+    def has_gap(self, from_ns: int, until_ns: int) -> bool:
+        """Return whether the feed was down at some time between [ns UTC]."""
+        return any(start < until_ns and end >= from_ns for start, end in self._gaps)
+
+    def late(self, ts_ns: int, price: float) -> None:
+        """Note a trade whose second has closed: no bar holds it, yet its price is known."""
+        if ts_ns >= self._price_ns:
+            self._price, self._price_ns = price, ts_ns
+        self._trade_ns = max(self._trade_ns, ts_ns)
 
     def venue(self, candle: Bar) -> None:
         """Take the venue's own candle; its turn comes in the `close` at or after its own."""
@@ -134,14 +150,14 @@ class BarMaker:
         return (
             self._heard_ns < 0
             or event_ns - self._heard_ns > self._silence_ns
-            or self._is_missing(event_ns - SECOND_NS, event_ns)
+            or self.has_gap(event_ns - SECOND_NS, event_ns)
         )
 
     def _is_whole(self, timeframe: Timeframe, boundary_ns: int) -> bool:
         open_ns = boundary_ns - timeframe.ns
         if self.first_tick_ns is None or self.first_tick_ns > open_ns:
             return False
-        if self._is_missing(open_ns, boundary_ns):
+        if self.has_gap(open_ns, boundary_ns):
             return False
         if timeframe is Timeframe.S1:  # the price before a gap is not the price after it
             is_priced = not self._gaps or self._trade_ns >= self._gaps[-1][1]
@@ -171,7 +187,7 @@ class BarMaker:
         lower = LOWER[timeframe]
         num_needed = (event_ns - open_ns) // lower.ns
         is_partial = num_needed > self._num_made(lower, event_ns)
-        is_partial |= self._is_missing(open_ns, event_ns)
+        is_partial |= self.has_gap(open_ns, event_ns)
         if timeframe is Timeframe.M1:
             return self._own.forming(timeframe), is_partial
         tally = self._since(lower, open_ns)
@@ -231,8 +247,6 @@ class BarMaker:
         if self._gaps and self._gaps[-1][0] == from_ns:
             self._gaps.pop()
         self._gaps.append((from_ns, until_ns))
+        self._new_gaps.append((from_ns, until_ns))
         while self._gaps[0][1] < until_ns - 2 * Timeframe.D1.ns:
             self._gaps.popleft()
-
-    def _is_missing(self, from_ns: int, until_ns: int) -> bool:
-        return any(start < until_ns and end >= from_ns for start, end in self._gaps)

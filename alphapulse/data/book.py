@@ -66,6 +66,7 @@ class Book:
         self._boundary_ns = -1  # the second counted began here
         self._waiting: deque[BookDelta] = deque(maxlen=BUFFERED)
         self._is_whole_second = False  # the feed was up since the last boundary
+        self._are_trades_whole = False  # and every trade came
         self._is_known_second = False  # and the book known
         self._begin_second()
 
@@ -102,7 +103,7 @@ class Book:
     def forget(self) -> None:
         """Hold the book for unknown until the next snapshot: the feed was down."""
         self._lose()
-        self._is_whole_second = False
+        self._is_whole_second = self._are_trades_whole = False
         self._waiting.clear()
 
     def note_trade(self, price: float, size: float, *, is_buy: bool) -> None:
@@ -110,6 +111,10 @@ class Book:
         bucket, lots = self._levels.bucket_of(price, size)
         self._num_trades += 1
         (self._bought if is_buy else self._sold)[bucket] += lots
+
+    def miss_trades(self) -> None:
+        """Note that trades of the current second were missed: what was traded is unknown."""
+        self._are_trades_whole = False
 
     def touch(self) -> Touch | None:
         """Return best bid and its size, best ask and its size; None while unknown or one-sided."""
@@ -152,7 +157,7 @@ class Book:
         if found is None:
             return None
         first, price_K, rows_KC = found
-        if self._is_whole_second:
+        if self._are_trades_whole:
             for name, traded in (("bought", self._bought), ("sold", self._sold)):
                 rows_KC[:, BUCKET_COLUMN[name]] = [
                     Levels.size_of(traded[first + k]) for k in range(len(rows_KC))
@@ -180,12 +185,14 @@ class Book:
             self._describe(row_B, touch)
         if self._is_known_second:
             row_B[BOOK_COLUMN["ofi"]] = self._levels.flow
-        if self._is_whole_second:
+        if self._are_trades_whole:
             row_B[BOOK_COLUMN["bought"]] = Levels.size_of(self._bought.total())
             row_B[BOOK_COLUMN["sold"]] = Levels.size_of(self._sold.total())
             row_B[BOOK_COLUMN["num_trades"]] = self._num_trades
+        if self._is_whole_second:
             row_B[BOOK_COLUMN["num_updates"]] = self._num_updates
-        self._is_whole_second, self._is_known_second = True, touch is not None
+        self._is_whole_second = self._are_trades_whole = True
+        self._is_known_second = touch is not None
         self._boundary_ns = boundary_ns
         self._begin_second()
         return row_B

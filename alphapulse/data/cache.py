@@ -38,8 +38,9 @@ QUARANTINE_SIZE = 1_000  # newest refused events kept to look at; the counter kn
 class MarketCache:
     """The newest bars, indicators, pivots, books and trades of every symbol, up to one moment.
 
-    Events come in order; what came out of order or cannot be is refused and counted. Time moves on
-    with the events and with `close_until`, never by itself.
+    Events come in order; what came out of order or cannot be is refused and counted, but for a
+    trade: it is kept as one, and the rows that closed without it are flagged INCOMPLETE. Time moves
+    on with the events and with `close_until`, never by itself.
 
     No reader sees a torn state. A window or view is made in one call, between two events; rows and
     trades in it are views of memory written before and never again, and what still changes (forming
@@ -102,7 +103,7 @@ class MarketCache:
             self._due.add(event.close_ns)
             return
         if event.ts_ns < self._closed_ns:
-            self._refuse("out_of_order", event)
+            self._take_late(cache, event)
             return
         self._has_ticks = True
         self.close_until(event.ts_ns)
@@ -132,7 +133,8 @@ class MarketCache:
         if self._closed_ns < 0:
             self._closed_ns = Timeframe.S1.floor(first_ns)
         if first_ns < self._closed_ns:
-            self._refuse_all("out_of_order", trades)
+            for i in range(len(trades)):
+                self._take_late(cache, trades.row(i))
             return
         self._has_ticks = True
         self.close_until(first_ns)
@@ -159,9 +161,16 @@ class MarketCache:
             self._refuse(change.value, delta)
         return True
 
+    def _take_late(self, cache: SymbolCache, event: Trade | BookDelta) -> None:
+        if isinstance(event, Trade) and cache.take_late(event):
+            self._note(1, event.ts_ns, event.received_ns)
+        else:
+            self._refuse("out_of_order", event)
+
     def _note(self, count: int, ts_ns: int, received_ns: int) -> None:
         self.num_events += count
-        self._newest_ns, self._received_ns = ts_ns, received_ns
+        self._newest_ns = max(self._newest_ns, ts_ns)
+        self._received_ns = received_ns
 
     def _refuse(self, reason: str, event: MarketEvent) -> None:
         self.quarantined[reason] += 1

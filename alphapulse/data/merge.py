@@ -38,8 +38,9 @@ class Merger:
     """Orders events by (exchange time, stream, symbol, sequence) behind a bounded watermark.
 
     An event waits until one that is more than `watermark_ms` newer has come. One that sorts before
-    what was already released is late: it is quarantined and counted. Only a venue candle is
-    released all the same, at once: it is known only after its period has ended, describes nothing
+    what was already released is late: it is counted and quarantined. Released all the same, at
+    once, are a trade, without which the trades would have a hole (the cache flags what closed
+    without it), and a venue candle: it is known only after its period has ended, describes nothing
     but that period, and without it the period would stay missing.
 
     ```python
@@ -107,7 +108,7 @@ class Merger:
         code = _CODES[type(event)]
         self.late[code] += 1
         self.quarantine.append(Late(code, self._released[0] - event.ts_ns, event))
-        return []
+        return [event] if isinstance(event, Trade) else []
 
     def _key(self, event: MarketEvent) -> Key:
         symbol = self._order.get(event.symbol)

@@ -21,7 +21,7 @@ class Outlet:
     While somebody holds, events wait; they leave in order of their time when nobody does any more.
     So a trade fetched late stands where it belongs, as long as what is newer than it by more than
     the watermark has not left. If it has, a gap that begins with the trade is told first: its
-    seconds were closed without it.
+    seconds were closed without it, and the cache flags them.
 
     At 10 000 events `is_full`: the source then drops messages at its door, which shows as a hole,
     and fetches them later.

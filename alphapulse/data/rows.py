@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from alphapulse.domain.market import Flags, Floats, Ints
+from alphapulse.domain.market import Bools, Flags, Floats, Ints
 from alphapulse.features.rows import BUCKET_COLUMNS
 
 # axes: T row, oldest first · C column of the rows
@@ -27,6 +27,7 @@ class Rows:
     def __init__(self, *, keep: int, num_columns: int) -> None:
         self._keep = keep
         self._num = 0
+        self._flags_T: Flags
         self._allocate(4 * keep, num_columns)
 
     def __len__(self) -> int:
@@ -45,6 +46,21 @@ class Rows:
         self._rows_TC[self._num] = row_C
         self._flags_T[self._num] = flags
         self._num += 1
+
+    def flag(self, bit: int, *, from_ns: int, until_ns: int, but: int = 0) -> None:
+        """Set a bit of the rows from one time to another [ns UTC], both included.
+
+        Args:
+            bit: to set; views that were handed out do not show it.
+            from_ns: time of the first row [ns UTC].
+            until_ns: time of the last row [ns UTC].
+            but: rows with one of these bits stay as they are.
+        """
+        first, last = np.searchsorted(self._ts_ns_T[: self._num], (from_ns, until_ns + 1))
+        wanted_T: Bools = (self._flags_T[first:last] & (bit | but)) == 0
+        if wanted_T.any():
+            self._flags_T = self._flags_T.copy()
+            self._flags_T[first:last][wanted_T] |= bit
 
     def newest(self, count: int, *, from_ns: int = 0) -> tuple[Ints, Floats, Flags]:
         """Return read-only views of the newest `count` rows at or after `from_ns`."""
@@ -79,11 +95,20 @@ class Columns:
         """Write the next rows, oldest first: an array or one value for all of them a column."""
         count = len(columns[-1])
         if self._num + count > len(self._columns[0]):
-            kept = self.all()
-            self._columns = self._room(max(2 * (len(self) + count), FIRST_SIZE))
-            self._first = self._num = 0
-            self._write(kept, len(kept[0]))
+            self._move(max(2 * (len(self) + count), FIRST_SIZE))
         self._write(columns, count)
+
+    def renewed(self, *, from_ns: int, until_ns: int) -> tuple[Any, ...]:
+        """Return the rows `between` two times to be written anew.
+
+        They lie in new memory: the views that were handed out keep the old.
+        """
+        self._move(len(self._columns[0]))
+        return self._between(from_ns, until_ns)
+
+    def between(self, *, from_ns: int, until_ns: int) -> tuple[Any, ...]:
+        """Return read-only views of the rows from one time to another [ns UTC], both included."""
+        return read_only(*self._between(from_ns, until_ns))
 
     def forget(self, before_ns: int) -> None:
         """Leave the rows before the whole second `before_ns` [ns UTC] behind."""
@@ -92,6 +117,17 @@ class Columns:
     def all(self) -> tuple[Any, ...]:
         """Return read-only views of all rows kept, oldest first."""
         return read_only(*(column[self._first : self._num] for column in self._columns))
+
+    def _between(self, from_ns: int, until_ns: int) -> tuple[Any, ...]:
+        times_ns = self._columns[0][self._first : self._num]
+        first, last = np.searchsorted(times_ns, (from_ns, until_ns + 1)) + self._first
+        return tuple(column[first:last] for column in self._columns)
+
+    def _move(self, size: int) -> None:
+        kept = self.all()
+        self._columns = self._room(size)
+        self._first = self._num = 0
+        self._write(kept, len(kept[0]))
 
     def _write(self, columns: Sequence[Any], count: int) -> None:
         end = self._num + count

@@ -199,10 +199,9 @@ class Shard:
         if isinstance(event, BookDelta) and self.cache.quarantined.total() > num_refused:
             self._refresh_book(event)
         self._applied_ns = max(self._applied_ns, event.ts_ns)
-        if isinstance(event, Trade):
-            self._newest = (event.ts_ns, TRADE_RANK, event.symbol)
-        elif isinstance(event, BookDelta):
-            self._newest = (event.ts_ns, BOOK_RANK, event.symbol)
+        if isinstance(event, Trade | BookDelta) and event.ts_ns >= self._newest[0]:
+            rank = TRADE_RANK if isinstance(event, Trade) else BOOK_RANK
+            self._newest = (event.ts_ns, rank, event.symbol)
 
     def _refresh_book(self, wrong: BookDelta) -> None:
         if wrong.symbol in self._symbols:

@@ -30,10 +30,12 @@ from alphapulse.domain.market import (
 )
 from alphapulse.domain.trading import Quote
 from alphapulse.features.indicators import RowBuilder
-from alphapulse.features.rows import BOOK_COLUMNS, COLUMNS
+from alphapulse.features.rows import BOOK_COLUMNS, BUCKET_COLUMN, COLUMNS
 
 # axes: N trade · C column of the rows
 FORMING, PARTIAL = int(BarFlag.FORMING), int(BarFlag.PARTIAL)
+INCOMPLETE, VENUE = int(BarFlag.INCOMPLETE), int(BarFlag.VENUE)
+TRADED = [BUCKET_COLUMN["bought"], BUCKET_COLUMN["sold"]]
 SECONDS = Timeframe.S1
 QUOTE_LEVELS = 500  # a side: an order walks no further
 FormingRow = tuple[Floats, int]  # row, BarFlag bits
@@ -107,6 +109,7 @@ class SymbolCache:
     def take_gap(self, gap: FeedGap) -> None:
         """Note that the feed was down: its seconds are missing, and the book if it was lost."""
         self._bars.gap(gap.from_ns, gap.ts_ns)
+        self._flag_gaps()
         if gap.is_book_lost:
             self.book.forget()
 
@@ -121,6 +124,21 @@ class SymbolCache:
         self.last_trade_id = trade.trade_id
         self._bars.heard(trade.ts_ns)
         self._waiting.append(trade)
+        return True
+
+    def take_late(self, trade: Trade) -> bool:
+        """Take a trade whose second has closed without it; False if it is not the newest.
+
+        It is one of the trades, in no bar, and the rows of its second are flagged.
+        """
+        kept_ns_N = self.trades.ts_ns_N
+        is_newest = not len(kept_ns_N) or trade.ts_ns >= kept_ns_N[-1]
+        if trade.trade_id <= self.last_trade_id or not is_newest:
+            return False
+        self.last_trade_id = trade.trade_id
+        self._trades.extend(Trades.of([trade]).columns)
+        self._bars.late(trade.ts_ns, trade.price)
+        self._flag(trade.ts_ns, trade.ts_ns)
         return True
 
     def take_trades(self, trades: Trades) -> Bools:
@@ -147,6 +165,7 @@ class SymbolCache:
     def close(self, boundary_ns: int) -> list[Bar]:
         """Close what ends at the whole second `boundary_ns` [ns UTC]; return the bars closed."""
         bars = self.bars.close(boundary_ns)
+        self._flag_gaps()
         for bar in bars:
             row_C, flags = self.builders[bar.timeframe].close(bar)
             self.rows[bar.timeframe].append(bar.open_ns, row_C, flags)
@@ -158,11 +177,29 @@ class SymbolCache:
         return bars
 
     def _close_book(self, boundary_ns: int) -> None:
+        if self._bars.has_gap(boundary_ns - SECOND_NS, boundary_ns):
+            self.book.miss_trades()
         snapshot = self.book.bucket_second(boundary_ns)
         if snapshot is not None:
             columns = (snapshot.price_K, snapshot.rows_KC, snapshot.known_KC)
             self._buckets.extend((boundary_ns, *columns))
         self.book_rows.append(boundary_ns, self.book.second_row(boundary_ns), 0)
+
+    def _flag_gaps(self) -> None:
+        for gap in self._bars.take_gaps():
+            self._flag(*gap)
+
+    def _flag(self, from_ns: int, until_ns: int) -> None:
+        """Flag the closed rows that lie in a gap: what was known of it then was not all."""
+        for timeframe, rows in self.rows.items():
+            first_ns = from_ns - timeframe.ns + 1
+            rows.flag(INCOMPLETE, from_ns=first_ns, until_ns=until_ns, but=VENUE)
+        span = {"from_ns": from_ns + 1, "until_ns": until_ns + SECOND_NS}  # boundaries
+        self.book_rows.flag(INCOMPLETE, **span)
+        *_, known_RC = self._buckets.between(**span)
+        if known_RC[:, TRADED].any():
+            *_, rows_RC, known_RC = self._buckets.renewed(**span)
+            rows_RC[:, TRADED], known_RC[:, TRADED] = np.nan, 0
 
     def stream(self, timeframe: Timeframe, event_ns: int, *, count: int) -> StreamWindow | None:
         """Return the newest bars of the last `count` periods, None if there is nothing to show."""
@@ -193,7 +230,7 @@ class SymbolCache:
     def book_window(self, event_ns: int, *, count: int) -> BookWindow:
         """Return the book's rows of the last `count` seconds."""
         first_ns = event_ns - (count - 1) * SECOND_NS
-        return BookWindow(self.symbol, *self.book_rows.newest(count, from_ns=first_ns)[:2])
+        return BookWindow(self.symbol, *self.book_rows.newest(count, from_ns=first_ns))
 
     def quote(self, at_ns: int) -> Quote | None:
         """Return what an order at `at_ns` meets now, None before the first price."""

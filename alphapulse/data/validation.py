@@ -97,9 +97,10 @@ class Validator:
         self._held.clear()
 
     def _trade(self, trade: Trade) -> list[MarketEvent]:
-        if trade.ts_ns < self._newest_ns - self._stale_ns:
-            return self._stale(trade)
         ids = self._ids[trade.symbol]
+        is_next = trade.trade_id == ids.newest + 1  # fetched after a silence, however long
+        if trade.ts_ns < self._newest_ns - self._stale_ns and not is_next:
+            return self._stale(trade)
         reason = ids.take(trade.trade_id, trade.ts_ns)
         if reason is not None:
             return self._refuse(reason, f"trade {trade.trade_id} after {ids.newest}", trade)

@@ -289,6 +289,8 @@ class StreamRef:
         forming_ns: open of the forming bar, None where there is none.
         forming_flags: its BarFlag bits.
         forming_C: float64 (C,) its values, None where there is none.
+        incomplete_ns: times of the rows between first and newest that were flagged after they had
+            been stored [ns UTC]: seconds of bars and book are not shown, longer bars with the flag.
     """
 
     symbol: str
@@ -299,6 +301,7 @@ class StreamRef:
     forming_ns: int | None = None
     forming_flags: int = 0
     forming_C: Floats | None = None
+    incomplete_ns: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

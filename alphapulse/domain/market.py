@@ -63,6 +63,7 @@ class BarFlag(IntFlag):
     EMPTY = 8  # the feed was up and nobody traded: o=h=l=c=previous close, volume 0
     VENUE = 16  # the exchange's own candle, not made from our trades
     WARMUP = 32  # at least one indicator has too few bars behind it
+    INCOMPLETE = 64  # trades of it were missed, which was told after it had closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,11 +393,13 @@ class BookWindow:
             row.
         rows_TC: float64 (T, C) in the layout of `features.rows.BOOK_COLUMNS`; NaN is unknown, never
             empty.
+        flags_T: uint8 (T,) BarFlag bits: INCOMPLETE or none.
     """
 
     symbol: str
     second_ns_T: Ints
     rows_TC: Floats
+    flags_T: Flags
 
 
 class Buckets(NamedTuple):  # made at every event, in half the time of a frozen dataclass

@@ -13,6 +13,7 @@ from alphapulse.domain.market import (
     TIMEFRAMES,
     BarFlag,
     BookWindow,
+    Bools,
     Flags,
     Floats,
     Ints,
@@ -28,6 +29,7 @@ BOOK = "book"  # name of the stream beside the timeframes
 NUM_SLOTS = INPUT_SPEC.num_rows
 REQUIRED = tuple(Timeframe(name) for name in INPUT_SPEC.required)
 VALID, WARMUP = int(BarFlag.VALID), int(BarFlag.WARMUP)
+INCOMPLETE = int(BarFlag.INCOMPLETE)
 LOW, HIGH = COLUMN["low"], COLUMN["high"]
 
 
@@ -54,14 +56,25 @@ def shown_bars(stream: StreamWindow, event_ns: int) -> Ints:
     first_ns = first_slot_ns(timeframe.value, event_ns)
     end_ns = first_ns + num_closed(timeframe) * timeframe.ns
     start, stop = np.searchsorted(stream.open_ns_T, (first_ns, end_ns))
-    return np.asarray(start + np.flatnonzero(stream.flags_T[start:stop] & VALID))
+    flags_T = stream.flags_T[start:stop]
+    is_shown_T = (flags_T & VALID > 0) & ~is_hidden(timeframe.value, flags_T)
+    return np.asarray(start + np.flatnonzero(is_shown_T))
 
 
 def shown_seconds(book: BookWindow, event_ns: int) -> Ints:
     """Return the positions of the book seconds that an input at `event_ns` shows, oldest first."""
     first_ns = first_slot_ns(BOOK, event_ns)
     end_ns = first_ns + NUM_SLOTS * SECOND_NS
-    return np.arange(*np.searchsorted(book.second_ns_T, (first_ns, end_ns)))
+    start, stop = np.searchsorted(book.second_ns_T, (first_ns, end_ns))
+    return np.asarray(start + np.flatnonzero(~is_hidden(BOOK, book.flags_T[start:stop])))
+
+
+def is_hidden(stream: str, flags_T: Flags) -> Bools:
+    """Return which rows no input shows: seconds whose trades were missed.
+
+    A longer bar is worth more flagged than masked: without one of its 299 there is no input.
+    """
+    return (flags_T & INCOMPLETE > 0) & (stream in (BOOK, Timeframe.S1.value))
 
 
 def shows_forming(stream: StreamWindow, event_ns: int) -> bool:
@@ -164,6 +177,12 @@ class Grid:
             sentences.append(
                 f"{self.symbol} book: {self.num_seconds} of {NUM_SLOTS} seconds; the rest is masked"
             )
+        for timeframe, flags_T in zip(TIMEFRAMES, self.flags_FT, strict=True):
+            if count := int((flags_T & INCOMPLETE > 0).sum()):
+                sentences.append(
+                    f"{self.symbol} {timeframe.value}: {count} of {NUM_SLOTS} bars lack trades "
+                    "that were missed; they are flagged"
+                )
         return sentences
 
     def scale(self) -> tuple[float, float]:

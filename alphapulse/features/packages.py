@@ -21,8 +21,10 @@ from alphapulse.domain.market import (
 )
 from alphapulse.features.grid import (
     BOOK,
+    INCOMPLETE,
     VALID,
     first_slot_ns,
+    is_hidden,
     iso,
     shown_bars,
     shown_seconds,
@@ -77,7 +79,8 @@ def pack(window: MarketWindow, input: ModelInput) -> InputPackage:
         book = window.books.get(symbol)
         if book is not None:
             shown_ns = book.second_ns_T[shown_seconds(book, window.event_ns)]
-            streams.append(_reference(symbol, BOOK, window.event_ns, shown_ns))
+            rows_T = (book.second_ns_T, book.flags_T)
+            streams.append(_reference(symbol, BOOK, window.event_ns, shown_ns, *rows_T))
     return InputPackage(
         symbol=input.symbol,
         reference=input.reference,
@@ -93,14 +96,20 @@ def pack(window: MarketWindow, input: ModelInput) -> InputPackage:
     )
 
 
-def _reference(symbol: str, stream: str, event_ns: int, shown_ns: Ints) -> StreamRef:
+def _reference(
+    symbol: str, stream: str, event_ns: int, shown_ns: Ints, ts_ns_T: Ints, flags_T: Flags
+) -> StreamRef:
+    first_ns = first_slot_ns(stream, event_ns)
     last_ns = int(shown_ns[-1]) if len(shown_ns) else -1
-    return StreamRef(symbol, stream, first_slot_ns(stream, event_ns), last_ns, len(shown_ns))
+    is_told_T = (flags_T & INCOMPLETE > 0) & (first_ns <= ts_ns_T) & (ts_ns_T <= last_ns)
+    told_ns = tuple(ts_ns_T[is_told_T].tolist())
+    return StreamRef(symbol, stream, first_ns, last_ns, len(shown_ns), incomplete_ns=told_ns)
 
 
 def _reference_bars(stream: StreamWindow, event_ns: int) -> StreamRef:
     shown_ns = stream.open_ns_T[shown_bars(stream, event_ns)]
-    closed = _reference(stream.symbol, stream.timeframe.value, event_ns, shown_ns)
+    rows_T = (stream.open_ns_T, stream.flags_T)
+    closed = _reference(stream.symbol, stream.timeframe.value, event_ns, shown_ns, *rows_T)
     if not shows_forming(stream, event_ns):
         return closed
     return replace(
@@ -120,7 +129,11 @@ def restore_window(package: InputPackage, rows: StoredStreams) -> MarketWindow:
     books: dict[str, BookWindow] = {}
     for ref in package.streams:
         ts_ns_T, flags_T, values_TC = rows.get((ref.symbol, ref.stream), _NO_ROWS)
-        shown = slice(*np.searchsorted(ts_ns_T, (ref.first_ns, ref.last_ns + 1)))
+        shown: slice | Ints = slice(*np.searchsorted(ts_ns_T, (ref.first_ns, ref.last_ns + 1)))
+        if ref.incomplete_ns:
+            told_T = np.isin(ts_ns_T, ref.incomplete_ns)
+            flags_T = np.where(told_T, flags_T | np.uint8(INCOMPLETE), flags_T)
+            shown = np.arange(len(ts_ns_T))[shown][~is_hidden(ref.stream, flags_T[shown])]
         if len(ts_ns_T[shown]) != ref.count:
             raise StoreError(
                 f"input of {package.symbol} at {iso(package.event_ns)}: {ref.symbol} {ref.stream}: "
@@ -128,7 +141,8 @@ def restore_window(package: InputPackage, rows: StoredStreams) -> MarketWindow:
                 "restore the history from a backup"
             )
         if ref.stream == BOOK:
-            books[ref.symbol] = BookWindow(ref.symbol, ts_ns_T[shown], values_TC[shown])
+            kept = (ts_ns_T[shown], values_TC[shown], flags_T[shown])
+            books[ref.symbol] = BookWindow(ref.symbol, *kept)
         else:
             timeframe = Timeframe(ref.stream)
             streams[ref.symbol, timeframe] = StreamWindow(

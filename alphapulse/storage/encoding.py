@@ -114,7 +114,7 @@ def _stream(ref: StreamRef) -> list[Any]:
         forming_ns,
         int(ref.forming_flags),
     ]
-    return [ref.symbol, str(ref.stream), *numbers, length]
+    return [ref.symbol, str(ref.stream), *numbers, length, *map(int, ref.incomplete_ns)]
 
 
 def _output(p: Prediction, run: str) -> Values:
@@ -253,9 +253,10 @@ def _streams_of(
     fields: Sequence[Sequence[Any]], forming_C: npt.NDArray[Any]
 ) -> tuple[StreamRef, ...]:
     refs, begin = [], 0
-    for symbol, stream, first_ns, last_ns, count, forming_ns, flags, length in fields:
+    for symbol, stream, first_ns, last_ns, count, forming_ns, flags, length, *incomplete in fields:
         row_C = None if length is None else forming_C[begin : begin + length]
-        refs.append(StreamRef(symbol, stream, first_ns, last_ns, count, forming_ns, flags, row_C))
+        shown = (symbol, stream, first_ns, last_ns, count)
+        refs.append(StreamRef(*shown, forming_ns, flags, row_C, tuple(incomplete)))
         begin += length or 0
     return tuple(refs)
 

@@ -47,7 +47,7 @@ COLUMNS: Mapping[str, Mapping[str, type]] = {
         **dict.fromkeys(("event_ns", "window_version"), int),
         "input_hash": str,
         "spec_version": int,
-        "streams": str,  # the fields of each StreamRef, the last one as its length
+        "streams": str,  # the fields of each StreamRef, the forming row as its length
         "forming": bytes,  # the forming rows of all streams, one after the other
         "forming_layout": str,
         "peer_slots": str,  # the slots with a byte that is not zero; only they are in `peers`

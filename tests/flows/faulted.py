@@ -66,14 +66,13 @@ class Told(DataProvider):
     """Another source, whose gaps and trades are kept, by symbol.
 
     Attributes:
-        gaps: each with the newest decision instant before it was told [ns UTC].
-        reached_ns: the newest decision instant [ns UTC].
+        gaps: as they were told.
+        trade_ids: numbers as they came.
     """
 
     def __init__(self, source: DataProvider) -> None:
         self.source = source
-        self.reached_ns = 0
-        self.gaps: dict[str, list[tuple[FeedGap, int]]] = {symbol: [] for symbol in SYMBOLS}
+        self.gaps: dict[str, list[FeedGap]] = {symbol: [] for symbol in SYMBOLS}
         self.trade_ids: dict[str, list[int]] = {symbol: [] for symbol in SYMBOLS}
 
     async def history(
@@ -86,7 +85,7 @@ class Told(DataProvider):
         """Yield what the source says."""
         async for event in self.source.events():
             if isinstance(event, FeedGap):
-                self.gaps[event.symbol].append((event, self.reached_ns))
+                self.gaps[event.symbol].append(event)
             if isinstance(event, Trade):
                 self.trade_ids[event.symbol].append(event.trade_id)
             yield event
@@ -164,7 +163,7 @@ async def lived(known: Truth, from_ns: int, faults: Schedule) -> Seen:
         async def read() -> None:
             try:
                 while (point := await seen.feed.advance()) is not None:
-                    seen.reached_ns = told.reached_ns = point.event_ns
+                    seen.reached_ns = point.event_ns
             except AlphaPulseError as error:
                 seen.error = f"{type(error).__name__}: {error}"
 

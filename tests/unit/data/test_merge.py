@@ -91,16 +91,22 @@ def test_an_event_waits_until_one_beyond_the_watermark_has_come(
 def test_an_event_older_than_what_was_released_is_quarantined_and_counted(
     recorded: list[MarketEvent],
 ) -> None:
-    late = next(event for event in recorded if isinstance(event, Trade))
+    late = [
+        next(event for event in recorded if isinstance(event, kind)) for kind in (BookDelta, Trade)
+    ]
     merger = Merger(SYMBOLS, watermark_ms=WATERMARK_MS)
-    others = [event for event in recorded if event is not late]
+    others = [event for event in recorded if event not in late]
     released = list(itertools.chain.from_iterable(merger.push(event) for event in others))
     newest_ns = released[-1].ts_ns
 
-    assert merger.push(late) == []
-    assert merger.late == {"late_trade": 1}
-    (kept,) = merger.quarantine
-    assert (kept.event, kept.code, kept.behind_ns) == (late, "late_trade", newest_ns - late.ts_ns)
+    pushed = [merger.push(event) for event in late]
+
+    assert pushed == [[], [late[1]]]  # a trade is no trade less for being late
+    assert merger.late == {"late_book": 1, "late_trade": 1}
+    assert [(kept.event, kept.code, kept.behind_ns) for kept in merger.quarantine] == [
+        (event, code, newest_ns - event.ts_ns)
+        for event, code in zip(late, ("late_book", "late_trade"), strict=True)
+    ]
 
 
 def test_a_late_venue_candle_is_released_at_once(recorded: list[MarketEvent]) -> None:

@@ -77,7 +77,7 @@ def _book_of(recordings: Path, symbol: str) -> BookWindow:
     rows_TB[:, BOOK_COLUMN["sold"]] = np.maximum(volume - bought, 0)
     rows_TB[:, BOOK_COLUMN["num_trades"]] = traded["trades"].reindex(second_ns_T).to_numpy()
     rows_TB[:, BOOK_COLUMN["depth"]] = np.nansum(rows_TB[:, : 2 * NUM_BINS], axis=1)
-    return BookWindow(symbol, second_ns_T, rows_TB)
+    return BookWindow(symbol, second_ns_T, rows_TB, np.zeros(len(rows_TB), np.uint8))
 
 
 @pytest.fixture(scope="session")
@@ -168,4 +168,4 @@ def _book_window(book: BookWindow, event_ns: int, after: str, factor: float) -> 
     rows_TB[:, BOOK_COLUMN["mid"]] *= factor
     if after == "poison":
         rows_TB[stop:] = 1e9
-    return BookWindow(book.symbol, book.second_ns_T[:last], rows_TB)
+    return BookWindow(book.symbol, book.second_ns_T[:last], rows_TB, book.flags_T[:last])
