@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import numpy as np
 
 from alphapulse.config import Feed
 from alphapulse.data.cache import MarketCache
+from alphapulse.data.compiling import compile_kernels
 from alphapulse.data.intake import Intake
 from alphapulse.data.merge import BOOK_RANK, TRADE_RANK
 from alphapulse.domain.errors import Unavailable
@@ -99,6 +101,7 @@ class Shard:
 
     async def open(self) -> None:
         """Fill the cache with the bars before the first event."""
+        await asyncio.to_thread(compile_kernels)
         for timeframe in TIMEFRAMES:
             for instrument in self._instruments:
                 series = await self._provider.history(instrument, timeframe, None)
