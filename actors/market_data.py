@@ -12,8 +12,9 @@ from actors.resume import resume_point
 from alphapulse import cluster, logs
 from alphapulse.data.feed import MarketFeed, PointFeed
 from alphapulse.data.shards import Shards, dealt
-from alphapulse.domain.errors import Unavailable
+from alphapulse.domain.errors import InvalidRequest, Unavailable
 from alphapulse.domain.inference import DecisionPoint, Prediction, Tensor, trace_id
+from alphapulse.domain.market import CacheView
 from alphapulse.domain.trading import Quote
 
 log = logs.get_logger("market")
@@ -125,6 +126,14 @@ class MarketDataActor:
     async def view(self, what: str, arguments: dict[str, Any]) -> Any:
         """Return a view for people."""
         return await self._feed.view(what, **arguments)
+
+    async def cached(self, symbol: str) -> CacheView:
+        """Return all that is kept of `symbol` now."""
+        if symbol not in self._launch.settings.market.symbols:
+            raise InvalidRequest(
+                f"{symbol}: expected one of {', '.join(self._launch.settings.market.symbols)}"
+            )
+        return await self._feed.cached(symbol)
 
     async def pid(self) -> int:
         """Return the process id."""

@@ -19,6 +19,7 @@ from alphapulse.domain.inference import (
     Thresholds,
 )
 from alphapulse.domain.learning import Cursor, Followed, Outcome, Promotion
+from alphapulse.domain.market import CacheView
 from alphapulse.domain.trading import Quote
 from alphapulse.interfaces import Query
 
@@ -133,6 +134,14 @@ class MarketData(ActorProxy):
     async def view(self, what: str, **arguments: Any) -> Any:
         """Return a view for people: `snapshot`, `candles`, `book`, `pivots` or `counters`."""
         return await self._call("view", what, arguments)
+
+    async def cached(self, symbol: str) -> CacheView:
+        """Return all that is kept of `symbol` now, the models' last outputs for it included.
+
+        Its arrays lie in the object store: readers on a node share them without a copy.
+        """
+        view: CacheView = await self._call("cached", symbol)
+        return view
 
 
 class MarketShard(ActorProxy):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -30,7 +30,6 @@ from alphapulse.domain.market import (
 )
 from alphapulse.domain.trading import Quote
 from alphapulse.features.grid import iso
-from alphapulse.features.peers import PeerTable
 
 QUARANTINE_SIZE = 1_000  # newest refused events kept to look at; the counter knows all of them
 
@@ -212,20 +211,16 @@ class MarketCache:
             self._symbols, event_ns, version=self._version, received_ns=self._received_ns
         )
 
-    def view(
-        self, symbols: Sequence[str], peers: Mapping[str, PeerTable] | None = None
-    ) -> CacheView:
+    def view(self, symbols: Sequence[str]) -> CacheView:
         """Return all that is kept of `symbols` now, the second that is not over included.
 
         It changes nothing and moves no time on: a reader may ask as often as it likes.
 
         Args:
             symbols: whose; each is one of the instruments.
-            peers: by symbol, the last outputs of the models.
         """
         return windows.view(
             {symbol: self._symbols[symbol] for symbol in symbols},
-            peers or {},
             self._settings,
             closed_ns=self._closed_ns,
             at_ns=max(self._closed_ns, self._newest_ns),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from alphapulse.config import Feed
 from alphapulse.data.refusals import Refusals
+from alphapulse.data.rows import read_only
 from alphapulse.data.shard import Shard
 from alphapulse.data.shards import Shards
 from alphapulse.domain.inference import (
@@ -22,7 +24,7 @@ from alphapulse.domain.inference import (
     StoredRow,
     Tensor,
 )
-from alphapulse.domain.market import SECOND_NS, Instrument, MarketWindow
+from alphapulse.domain.market import SECOND_NS, CacheView, Instrument, MarketWindow
 from alphapulse.domain.quality import Reason
 from alphapulse.domain.trading import Quote
 from alphapulse.features.inputs import PeerTable, build, pack, stored_rows
@@ -180,6 +182,12 @@ class PointFeed:
                 "substituted": {s: list(reasons) for s, reasons in self._substitutes.items()},
             }
         return found
+
+    async def cached(self, symbol: str) -> CacheView:
+        """Return all that is kept of `symbol` now, with the models' last outputs for it."""
+        view: CacheView = await self._shards.view("cached", {"symbol": symbol})
+        peers = read_only(*self.peers[symbol].at(view.at_ns + 1))
+        return replace(view, peers={symbol: peers})
 
     def _input(self, window: MarketWindow, symbol: str) -> ModelInput | IncompleteInput:
         return build(

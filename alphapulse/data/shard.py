@@ -159,7 +159,12 @@ class Shard:
         return at_ns <= self._applied_ns
 
     async def view(self, what: str, arguments: Mapping[str, Any]) -> Any:
-        """Return a view for people: `counters`, `health`, or one of the cache."""
+        """Return a view for people: `counters`, `health`, or one of the cache.
+
+        `cached` is all it holds of a symbol, a CacheView.
+        """
+        if what == "cached":
+            return self.cache.view([arguments["symbol"]])
         if what in ("counters", "health"):
             return getattr(self, what)()
         return getattr(self.cache, what)(**arguments)

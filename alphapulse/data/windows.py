@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from alphapulse.config import Feed
-from alphapulse.data.rows import read_only
 from alphapulse.data.symbol_cache import SymbolCache
 from alphapulse.domain.inference import INPUT_SPEC
 from alphapulse.domain.market import (
@@ -16,7 +15,6 @@ from alphapulse.domain.market import (
     StreamWindow,
     Timeframe,
 )
-from alphapulse.features.peers import PeerTable
 
 NUM_SLOTS = INPUT_SPEC.num_rows
 Caches = Mapping[str, SymbolCache]
@@ -38,7 +36,6 @@ def window(caches: Caches, event_ns: int, *, version: int, received_ns: int) -> 
 
 def view(
     caches: Caches,
-    peers: Mapping[str, PeerTable],
     settings: Feed,
     *,
     closed_ns: int,
@@ -46,7 +43,10 @@ def view(
     version: int,
     received_ns: int,
 ) -> CacheView:
-    """Return all that is kept, at `at_ns`, the newest second closed being `closed_ns`."""
+    """Return all that is kept, at `at_ns`, the newest second closed being `closed_ns`.
+
+    The models' outputs are kept elsewhere: `PointFeed.cached` adds them.
+    """
     return CacheView(
         version=version,
         at_ns=at_ns,
@@ -55,7 +55,7 @@ def view(
         buckets={s: now for s, cache in caches.items() if (now := cache.buckets) is not None},
         bucket_seconds={s: cache.bucket_seconds for s, cache in caches.items() if cache.has_book},
         trades={s: cache.trades for s, cache in caches.items()},
-        peers={s: read_only(*table.at(at_ns + 1)) for s, table in peers.items() if s in caches},
+        peers={},
         last_trade_id={s: cache.last_trade_id for s, cache in caches.items()},
         last_book_id={s: cache.last_book_id for s, cache in caches.items()},
         received_ns=received_ns,

@@ -30,7 +30,6 @@ from alphapulse.domain.market import (
     Trade,
     Trades,
 )
-from alphapulse.features.peers import PeerTable
 from alphapulse.features.rows import BUCKET_COLUMN
 
 INSTRUMENTS = Market().instruments
@@ -172,7 +171,7 @@ def test_view_never_changes_and_its_version_names_its_moment(recordings: Path) -
         first = again = kept = None
         async for event in events:
             if event.ts_ns >= FIRST_NS + 500_000_000 and first is None:
-                first, again = (cache.view([ETH, BTC], {ETH: PeerTable()}) for _ in range(2))
+                first, again = (cache.view([ETH, BTC]) for _ in range(2))
                 kept = copy.deepcopy(first)
             if event.ts_ns >= FIRST_NS + 20 * SECOND_NS:
                 break
