@@ -68,6 +68,7 @@ class Feed:
     probe_s: float = 3.0  # how long a venue may take to answer before it counts as unreachable [s]
     price_jump_pct: float = 1.0  # a trade further from the recent ones must be confirmed [%]
     stale_s: float = 5.0  # age behind the newest event at which one is refused [s, event time]
+    book_drift_pct: float = 0.5  # move of the price after which the book is fetched anew [%]
     skew_ms: float = 500.0  # difference to the venue's clock at which people are told [ms]
     start_s: float = 10.0  # within which every live stream must have begun [s]
     silent_s: float = 3.0  # without a message after which a live stream is opened anew [s]
@@ -272,6 +273,7 @@ def _check_trading(settings: Settings) -> None:
         ("feed.price_jump_pct", feed.price_jump_pct, 0 < feed.price_jump_pct < 100,
          "above 0, below 100"),
         ("feed.stale_s", feed.stale_s, feed.stale_s > 0, "above 0"),
+        ("feed.book_drift_pct", feed.book_drift_pct, feed.book_drift_pct > 0, "above 0"),
         ("feed.skew_ms", feed.skew_ms, feed.skew_ms > 0, "above 0"),
         ("feed.start_s", feed.start_s, feed.start_s > 0, "above 0"),
         ("feed.silent_s", feed.silent_s, feed.silent_s > 0, "above 0"),

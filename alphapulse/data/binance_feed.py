@@ -178,6 +178,7 @@ class BinanceFeed:
             await self._session.clocks.sleep(WATCH_S)
             await one.book.watch()
             await one.trades.watch()
+            one.book.follow(one.trades.price)
 
     async def _require_start(self) -> None:
         """Fail if a stream has not begun in time; a symbol nobody trades has begun all the same."""

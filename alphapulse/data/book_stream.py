@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from alphapulse.data import binance
@@ -11,6 +12,8 @@ from alphapulse.data.patience import Backoff
 from alphapulse.data.session import POLL_S, Due, Session
 from alphapulse.domain.market import BookDelta, Instrument
 from alphapulse.domain.quality import Reason
+
+RENEW_S = 30.0  # least time between two snapshots that follow the price
 
 
 class BookStream:
@@ -32,6 +35,8 @@ class BookStream:
         self._order = BookOrder()
         self._reopen = Due(session.clocks, session.settings.silent_s)
         self._poll = Due(session.clocks, POLL_S)
+        self._renewal = Due(session.clocks, RENEW_S)
+        self._middle = math.nan  # between the sides of the newest snapshot
 
     def take(self, change: BookDelta) -> None:
         """Take a change of the stream."""
@@ -81,15 +86,33 @@ class BookStream:
             health.counters["polls"] += 1
             session.outlet.put(replace(snapshot, ts_ns=venue_ns))
 
+    def follow(self, price: float) -> None:
+        """Have a snapshot fetched once the price has left the middle of the newest one.
+
+        A book is known no further than its snapshot reaches. Until the new one is there nothing
+        changes.
+        """
+        name = f"snapshot {self._instrument.symbol}"
+        drift_pct = abs(100 * (price / self._middle - 1))  # NaN before the first: not above
+        has_left = drift_pct > self._session.settings.book_drift_pct
+        if has_left and not self._session.runs(name) and self._renewal.now():
+            self._session.start(name, self._take_snapshot())
+
     async def _renew(self) -> None:
         session = self._session
         backoff = Backoff(session.clocks, session.settings.reconnect_s)
-        while not self._order.is_known:
-            snapshot = await self._fetch(binance.LEVELS)
-            if snapshot is not None and self._order.take(snapshot):
-                self._health.counters["snapshots"] += 1
-                return
+        while not self._order.is_known and not await self._take_snapshot():
             await backoff.pause(session.venue)
+
+    async def _take_snapshot(self) -> bool:
+        snapshot = await self._fetch(binance.LEVELS)
+        if snapshot is None or not self._order.take(snapshot):
+            return False
+        self._health.counters["snapshots"] += 1
+        bids_L2, asks_L2 = snapshot.bids_L2, snapshot.asks_L2
+        if len(bids_L2) and len(asks_L2):
+            self._middle = float(bids_L2[:, 0].max() + asks_L2[:, 0].min()) / 2
+        return True
 
     async def _fetch(self, levels: int) -> BookDelta | None:
         session, instrument = self._session, self._instrument

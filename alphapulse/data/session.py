@@ -50,7 +50,7 @@ class Session:
         task = self._running.get(name)
         return task is not None and not task.done()
 
-    def start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def start(self, name: str, work: Coroutine[Any, Any, object]) -> None:
         """Begin a task; one of that name must not be under way."""
         self._running[name] = self.tasks.create_task(work)
 

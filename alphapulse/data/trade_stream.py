@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,6 +73,11 @@ class TradeStream:
             return True
         trade = binance.read_trade(rows[-1], self._instrument.symbol, 0)
         return isinstance(trade, Unreadable) or trade.ts_ns > since_ns
+
+    @property
+    def price(self) -> float:
+        """Return the price of the newest trade in order [quote currency], NaN before the first."""
+        return math.nan if self._order.newest is None else self._order.newest.price
 
     @property
     def _task(self) -> str:

@@ -58,6 +58,7 @@ def lived(
     *,
     faults: Sequence[Fault | ClockSkew] = (),
     waited: list[float] | None = None,
+    settings: Feed = FEED,
 ) -> tuple[Live, list[MarketEvent]]:
     """Return the live source and its events while the stretch is played, until it is enough.
 
@@ -74,7 +75,7 @@ def lived(
             events.append(event)  # noqa: PERF401 - the others look at it meanwhile
 
     live = asyncio.run(
-        _played(stretch, read, lambda: is_enough(events), faults=faults, waited=waited)
+        _played(stretch, read, lambda: is_enough(events), faults, waited=waited, settings=settings)
     )
     return live, events
 
@@ -91,9 +92,7 @@ def led(stretch: Recording, *, faults: Sequence[Fault | ClockSkew] = ()) -> tupl
         while (point := await feeds[0].advance()) is not None:
             reached.append(point.event_ns)
 
-    live = asyncio.run(
-        _played(stretch, read, lambda: reached[-1] >= last_ns - SECOND, faults=faults)
-    )
+    live = asyncio.run(_played(stretch, read, lambda: reached[-1] >= last_ns - SECOND, faults))
     return live, feeds[0]
 
 
@@ -101,15 +100,16 @@ async def _played(
     stretch: Recording,
     read: Callable[[Live], Awaitable[None]],
     is_enough: Callable[[], bool],
-    *,
     faults: Sequence[Fault | ClockSkew],
+    *,
     waited: list[float] | None = None,
+    settings: Feed = FEED,
 ) -> Live:
     exchange = Exchange(stretch, faults=faults)
     clock = PlayedClock(exchange, waited)
     candles = [f"kline_{timeframe}" for timeframe in CANDLES]
     async with opened(exchange):
-        live = Live("binance", INSTRUMENTS, FEED, url=exchange.url, clocks=clock.clocks)
+        live = Live("binance", INSTRUMENTS, settings, url=exchange.url, clocks=clock.clocks)
         reader = asyncio.ensure_future(read(live))
         try:
             async with asyncio.timeout(30):

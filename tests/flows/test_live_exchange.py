@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,7 @@ from tests.exchange.faults import (
 )
 from tests.exchange.recording import Recording
 from tests.exchange.server import Exchange, opened
-from tests.flows.lived import DEPTH, INSTRUMENTS, has_all, led, lived, of_kind
+from tests.flows.lived import DEPTH, FEED, INSTRUMENTS, has_all, led, lived, of_kind
 
 MIDNIGHT = 1_723_161_600 * SECOND  # 2024-08-09
 FROM_NS = MIDNIGHT - 310 * SECOND  # 23:54:50
@@ -301,6 +302,24 @@ def test_a_book_that_crosses_downstream_is_fetched_anew(
     assert feed.cache.quarantined == {"crossed": 1}
     assert live.health()["symbols"][ETH.symbol]["snapshots"] == 2
     assert feed.cache.book(ETH.symbol)["is_known"]
+
+
+def test_a_book_whose_price_drifts_is_fetched_anew_and_stays_whole(
+    stretch: Recording, taped: list[MarketEvent], whole: list[MarketEvent]
+) -> None:
+    """A book is known no further than its newest snapshot reaches."""
+    prices = [trade.price for trade in of_kind(taped, Trade, ETH.symbol)]
+    drift_pct = 50 * (max(prices) / min(prices) - 1)
+
+    live, events = lived(
+        stretch, has_all(taped), settings=replace(FEED, book_drift_pct=drift_pct / 2)
+    )
+
+    require_the_same_trades(events, taped)
+    require_the_same_book(events, whole, ETH)
+    assert changes(events, ETH) == changes(taped, ETH)
+    assert num_snapshots(events, ETH) == live.health()["symbols"][ETH.symbol]["snapshots"] == 2
+    assert gaps(events) == []
 
 
 def test_late_trades_are_told_by_a_gap_that_keeps_the_book(
