@@ -43,7 +43,7 @@ class Session:
     clocks: Clocks
     is_over: bool = False
     tasks: asyncio.TaskGroup = field(default_factory=asyncio.TaskGroup)
-    _running: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _running: dict[str, asyncio.Task[object]] = field(default_factory=dict)
 
     def runs(self, name: str) -> bool:
         """Return whether the task of that name is under way."""
