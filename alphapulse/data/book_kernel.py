@@ -138,16 +138,19 @@ def find_best(memory: Ints, side: int) -> None:
 @inlined
 def put(memory: Ints, side: int, levels_L2: Floats, per_tick: float) -> None:
     """Set the lots of levels of one side that `check` has passed."""
-    sums, lots, size = sums_at(memory, side), lots_at(memory, side), memory[NUM_PLACES]
-    sign, base, per_width = 1 - 2 * side, memory[BASE + side], memory[NUM_BUCKETS] / size
+    # unsigned: an index that might be below zero would be tested for that at every level
+    sums, lots = np.uint64(sums_at(memory, side)), np.uint64(lots_at(memory, side))
+    sign, base, size = 1 - 2 * side, memory[BASE + side], np.uint64(memory[NUM_PLACES])
+    per_width = memory[NUM_BUCKETS] / memory[NUM_PLACES]
     best, best_lots = memory[BEST + side], memory[BEST_LOTS + side]
     for i in range(len(levels_L2)):
         rank = sign * int(np.rint(levels_L2[i, 0] * per_tick))
         own = int(np.rint(levels_L2[i, 1] * LOTS))
-        place = rank - base
-        if 0 <= place < size:
+        place = np.uint64(rank - base)
+        if place < size:
             # half a place more, so that rounding never leaves the bucket: cheaper than dividing
-            memory[sums + int((place + 0.5) * per_width)] += own - memory[lots + place]
+            bucket = np.uint64(int((int(place) + 0.5) * per_width))
+            memory[sums + bucket] += own - memory[lots + place]
             memory[lots + place] = own
         else:
             put_far(memory, side, rank, own)

@@ -8,6 +8,7 @@ import numpy as np
 from alphapulse.data.book_kernel import (
     BASE,
     BEST,
+    EMPTY,
     FAR_ROOM,
     LOTS,
     NUM_BUCKETS,
@@ -25,6 +26,8 @@ from alphapulse.features.rows import BIN_BPS, NUM_BINS
 # axes: S, L as in book_kernel · K bucket, rising price · J bin, away from the mid · C column
 # columns of BUCKET_COLUMNS; the traded sizes are filled in by the book
 BIDS, ASKS, IMBALANCE, OFI, NUM_COLUMNS = 0, 1, 4, 5, 6
+WHOLE_BPS, TWICE_BPS = 10_000, 20_000
+MOST_SHOWN, NO_BAND = 1 << 20, -1  # buckets of a view; in place of them
 
 
 @kernel
@@ -138,18 +141,37 @@ def cut(
 
 
 @kernel
-def view(memory: Ints, low: int, high: int, bids_K: Floats, asks_K: Floats) -> None:
-    """Set bids_K and asks_K to what rests at the ticks from `low` to `high`; NaN is unknown.
+def band(memory: Ints, bps: int) -> tuple[int, int]:
+    """Return the lowest and the highest tick within `bps` of the mid; EMPTY without a side."""
+    bid, ask = memory[BEST], memory[BEST + 1]
+    if bid == EMPTY or ask == EMPTY:
+        return EMPTY, EMPTY
+    both = bid - ask  # twice the mid: in integers the edges are exact
+    return -(both * (bps - WHOLE_BPS) // TWICE_BPS), both * (bps + WHOLE_BPS) // TWICE_BPS
+
+
+@kernel
+def view(memory: Ints, bps: int, bids_K: Floats, asks_K: Floats) -> int:
+    """Set bids_K and asks_K to what rests within `bps` of the mid; NaN is unknown.
 
     Args:
         memory: of the book.
-        low: lowest tick, in the first bucket.
-        high: highest tick, in the last bucket.
-        bids_K: float64 (K,), filled.
-        asks_K: float64 (K,), filled.
+        bps: half the width of the band.
+        bids_K: float64 (K,), filled if the band has so many buckets.
+        asks_K: float64 (K,), filled if the band has so many buckets.
+
+    Returns:
+        MOST_SHOWN times the number of the first bucket plus the count of buckets: one number comes
+        back to Python in half the time of two. NO_BAND where a side is empty.
     """
+    low, high = band(memory, bps)
+    if low == EMPTY:
+        return NO_BAND
     width = width_of(memory)
     first, last = low // width, high // width
+    shown: int = first * MOST_SHOWN + last - first + 1
+    if last - first + 1 != len(bids_K):
+        return shown
     start, end = (first + 1) * width, last * width  # where the buckets the band cuts adjoin
     lots_K = np.empty(len(bids_K), np.int64)
     for side in range(2):
@@ -162,6 +184,7 @@ def view(memory: Ints, low: int, high: int, bids_K: Floats, asks_K: Floats) -> N
         reach = memory[REACH + side]
         for k in range(len(lots_K)):
             sizes_K[k] = lots_K[k] / LOTS if rank + k * step >= reach else np.nan
+    return shown
 
 
 @kernel

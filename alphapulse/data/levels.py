@@ -10,6 +10,8 @@ import numpy as np
 
 from alphapulse.data import book_kernel as kernel
 from alphapulse.data import book_view_kernel as views
+from alphapulse.data.book_kernel import change
+from alphapulse.data.book_view_kernel import view
 from alphapulse.domain.errors import InvalidEvent
 from alphapulse.domain.market import BookDelta, Buckets, Flags, Floats, Instrument, Ints
 
@@ -17,8 +19,6 @@ from alphapulse.domain.market import BookDelta, Buckets, Flags, Floats, Instrume
 SPAN = 0.2  # of the mid, the window to either side; 0.6 % of Binance's changes lie outside it
 MOST_SPAN = 2_000_000  # ticks: 64 MB a book; further levels stand in the list
 FRAMES_KEPT = 1_000  # all are forgotten at this bound
-WHOLE_BPS, TWICE_BPS = 10_000, 20_000
-BEST_BID, BEST_ASK, EMPTY = kernel.BEST, kernel.BEST + 1, kernel.EMPTY
 FAR_ROOM = 4_096  # levels outside the window a side, doubled where they are more
 
 Frame = tuple[Floats, Flags, Flags]  # price_K, known_bids_K, known_asks_K
@@ -40,7 +40,8 @@ class Levels:
         self._per_tick = 1 / instrument.tick_size
         self._decimals = -int(Decimal(str(instrument.tick_size)).as_tuple().exponent)
         self._width = round(instrument.bucket_size / instrument.tick_size)
-        self._frames: dict[tuple[int, int], Frame] = {}  # by first and last bucket
+        self._frames: dict[int, Frame] = {}  # by what `view` says of first bucket and count
+        self._num_shown = 0  # buckets of the newest view
         self._renew(mid=0, far_room=FAR_ROOM)
         self.begin_second()
 
@@ -66,12 +67,12 @@ class Levels:
 
         Raises InvalidEvent, and changes nothing, if it cannot be of this instrument.
         """
-        answer = kernel.change(self._memory, delta.bids_L2, delta.asks_L2, self._per_tick)
+        answer = change(self._memory, delta.bids_L2, delta.asks_L2, self._per_tick)
         if not answer:
             return False
         while answer == kernel.NO_ROOM:
             self._rebuild(far_room=2 * self._memory.item(kernel.FAR_ROOM))
-            answer = kernel.change(self._memory, delta.bids_L2, delta.asks_L2, self._per_tick)
+            answer = change(self._memory, delta.bids_L2, delta.asks_L2, self._per_tick)
         return self._settle(answer, delta)
 
     def replace(self, snapshot: BookDelta) -> bool:
@@ -119,15 +120,14 @@ class Levels:
 
     def buckets(self, pct: float) -> Buckets | None:
         """Return the sizes within `pct` percent of the mid; None where a side is empty."""
-        band = self._band(pct)
-        if band is None:
+        bids_K, asks_K = np.empty(self._num_shown), np.empty(self._num_shown)
+        shown = view(self._memory, _bps(pct), bids_K, asks_K)
+        if shown == views.NO_BAND:
             return None
-        low, high = band
-        first, last = low // self._width, high // self._width
-        frame = self._frames.get((first, last)) or self._frame(first, last)
-        price_K, known_bids_K, known_asks_K = frame
-        bids_K, asks_K = np.empty(len(price_K)), np.empty(len(price_K))
-        views.view(self._memory, low, high, bids_K, asks_K)
+        price_K, known_bids_K, known_asks_K = self._frames.get(shown) or self._frame(shown)
+        if len(price_K) != self._num_shown:  # more or fewer than last time: they are not filled
+            self._num_shown = len(price_K)
+            return self.buckets(pct)
         return Buckets(price_K, bids_K, asks_K, known_bids_K, known_asks_K)
 
     def bins(self) -> Floats:
@@ -147,24 +147,17 @@ class Levels:
 
         The rows are in the layout of BUCKET_COLUMNS, without trades. None where a side is empty.
         """
-        band = self._band(pct)
-        if band is None:
+        low, high = views.band(self._memory, _bps(pct))
+        if low == kernel.EMPTY:
             return None
-        first, last = band[0] // self._width, band[1] // self._width
+        first, last = low // self._width, high // self._width
         rows_KC = views.second(self._memory, self._before, first, last)
-        return first, self._frame(first, last)[0], rows_KC
+        return first, self._frame(first * views.MOST_SHOWN + last - first + 1)[0], rows_KC
 
-    def _band(self, pct: float) -> tuple[int, int] | None:
-        """Return the lowest and the highest tick within `pct` percent of the mid."""
-        bid, ask = self._memory.item(BEST_BID), self._memory.item(BEST_ASK)
-        if bid == EMPTY or ask == EMPTY:
-            return None
-        both, bps = bid - ask, int(100 * pct + 0.5)  # twice the mid: in integers edges are exact
-        return -(both * (bps - WHOLE_BPS) // TWICE_BPS), both * (bps + WHOLE_BPS) // TWICE_BPS
-
-    def _frame(self, first: int, last: int) -> Frame:
+    def _frame(self, shown: int) -> Frame:
         """Return and keep what is the same in every view of these buckets."""
-        edges_K = np.arange(first, last + 1) * self._width
+        first, count = divmod(shown, views.MOST_SHOWN)
+        edges_K = np.arange(first, first + count) * self._width
         price_K: Floats = np.round(edges_K * self._instrument.tick_size, self._decimals)
         bid_reach, ask_reach = self._memory[kernel.REACH : kernel.NUM_FAR].tolist()
         known_bids_K = (edges_K >= bid_reach).astype(np.uint8)
@@ -174,7 +167,7 @@ class Levels:
             array.setflags(write=False)  # every view of these buckets shows the same arrays
         if len(self._frames) >= FRAMES_KEPT:
             self._frames.clear()
-        self._frames[first, last] = frame
+        self._frames[shown] = frame
         return frame
 
     def _is_central(self, bid: int, ask: int) -> bool:
@@ -191,8 +184,9 @@ class Levels:
         old = self._memory
         size = old.item(kernel.NUM_PLACES)
         bids_L2, asks_L2 = map(_read_only, self.nearest(size + old.item(kernel.FAR_ROOM)))
-        band = self._band(0.0)
-        middle = band[0] if band is not None else old.item(kernel.BASE) + size // 2
+        middle, _ = views.band(old, 0)
+        if middle == kernel.EMPTY:
+            middle = old.item(kernel.BASE) + size // 2
         self._renew(mid=middle, far_room=max(far_room, len(bids_L2), len(asks_L2)))
         kernel.replace(self._memory, bids_L2, asks_L2, self._per_tick)
         for kept in (slice(kernel.REACH, kernel.REACH + 2), kernel.FLOW):
@@ -229,6 +223,10 @@ class Levels:
             f"{where} sizes >= 0 in whole lots of {1 / kernel.LOTS:g} up to "
             f"{kernel.MOST_LOTS / kernel.LOTS:.0f}, was {size}; the message is quarantined"
         )
+
+
+def _bps(pct: float) -> int:
+    return int(100 * pct + 0.5)
 
 
 def _read_only(levels_L2: Floats) -> Floats:
