@@ -14,8 +14,8 @@ from alphapulse.data.feed import MarketFeed, PointFeed
 from alphapulse.data.shards import Shards, dealt
 from alphapulse.domain.errors import InvalidRequest, Unavailable
 from alphapulse.domain.inference import DecisionPoint, Prediction, Tensor, trace_id
-from alphapulse.domain.market import CacheView
 from alphapulse.domain.trading import Quote
+from alphapulse.domain.windows import CacheView
 
 log = logs.get_logger("market")
 T = TypeVar("T")

@@ -19,8 +19,8 @@ from alphapulse.domain.inference import (
     Thresholds,
 )
 from alphapulse.domain.learning import Cursor, Followed, Outcome, Promotion
-from alphapulse.domain.market import CacheView
 from alphapulse.domain.trading import Quote
+from alphapulse.domain.windows import CacheView
 from alphapulse.interfaces import Query
 
 if TYPE_CHECKING:

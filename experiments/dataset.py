@@ -14,7 +14,8 @@ from alphapulse.data.cache import MarketCache
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import InvalidRecording, NoData
 from alphapulse.domain.inference import INPUT_SPEC, Example, Masks, ModelInput, Prediction, Tensor
-from alphapulse.domain.market import TIMEFRAMES, BarFlag, BarSeries, Ints, MarketWindow, Timeframe
+from alphapulse.domain.market import TIMEFRAMES, BarFlag, BarSeries, Ints, Timeframe
+from alphapulse.domain.windows import MarketWindow
 from alphapulse.features.inputs import PeerTable, build
 from alphapulse.models.network import volatility_SF
 from experiments.labels import Answers, Part

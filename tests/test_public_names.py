@@ -29,15 +29,17 @@ NAMES = {
         RoundState ShownBar TrainingRound
     """,
     "alphapulse.domain.market": """
-        Bar BarFlag BarSeries BookDelta BookSnapshot BookWindow Bools BucketWindow Buckets
-        CacheView FeedGap Flags Floats Instrument Ints LOTS Mark MarketEvent MarketWindow
-        Pivot PivotKind SECOND_NS StreamWindow TIMEFRAMES Timeframe Trade Trades
+        Bar BarFlag BarSeries BookDelta Bools FeedGap Flags Floats Instrument Ints LOTS Mark
+        MarketEvent Pivot PivotKind SECOND_NS TIMEFRAMES Timeframe Trade Trades
     """,
     "alphapulse.domain.quality": "EXPLAINED Explanation Reason reason_of",
     "alphapulse.domain.status": "Alert Command ErrorRow Snapshot",
     "alphapulse.domain.trading": """
         Account Approved Fill Order Position Purpose Quote Refused VenueRules ZERO decimal_of
         rounded_down
+    """,
+    "alphapulse.domain.windows": """
+        BookSnapshot BookWindow BucketWindow Buckets CacheView MarketWindow StreamWindow
     """,
     "alphapulse.config": """
         Cluster DECISIVE DecisionRules Feed Learning Market PREFIX Risk Server Settings Storage

@@ -9,7 +9,8 @@ import numpy as np
 
 from alphapulse.data.levels import Levels, Touch
 from alphapulse.domain.errors import InvalidEvent
-from alphapulse.domain.market import BookDelta, BookSnapshot, Buckets, Floats, Instrument
+from alphapulse.domain.market import BookDelta, Floats, Instrument
+from alphapulse.domain.windows import BookSnapshot, Buckets
 from alphapulse.features.rows import BOOK_COLUMN, BOOK_COLUMNS, BUCKET_COLUMN, NUM_BINS
 
 # axes: L level · 2: price, size · K bucket, rising price · B column of BOOK_COLUMNS

@@ -19,16 +19,15 @@ from alphapulse.domain.market import (
     Bar,
     BarSeries,
     BookDelta,
-    CacheView,
     FeedGap,
     Instrument,
     MarketEvent,
-    MarketWindow,
     Timeframe,
     Trade,
     Trades,
 )
 from alphapulse.domain.trading import Quote
+from alphapulse.domain.windows import CacheView, MarketWindow
 from alphapulse.features.grid import iso
 
 QUARANTINE_SIZE = 1_000  # newest refused events kept to look at; the counter knows all of them

@@ -24,9 +24,10 @@ from alphapulse.domain.inference import (
     StoredRow,
     Tensor,
 )
-from alphapulse.domain.market import SECOND_NS, CacheView, Instrument, MarketWindow
+from alphapulse.domain.market import SECOND_NS, Instrument
 from alphapulse.domain.quality import Reason
 from alphapulse.domain.trading import Quote
+from alphapulse.domain.windows import CacheView, MarketWindow
 from alphapulse.features.inputs import PeerTable, build, pack, stored_rows
 from alphapulse.features.marks import mark_of
 from alphapulse.features.masks import substitutes

@@ -13,7 +13,8 @@ from alphapulse.data import book_view_kernel as views
 from alphapulse.data.book_kernel import change
 from alphapulse.data.book_view_kernel import view
 from alphapulse.domain.errors import InvalidEvent
-from alphapulse.domain.market import BookDelta, Buckets, Flags, Floats, Instrument, Ints
+from alphapulse.domain.market import BookDelta, Flags, Floats, Instrument, Ints
+from alphapulse.domain.windows import Buckets
 
 # axes: L level · 2: price, size · K bucket, rising price · C column of BUCKET_COLUMNS
 SPAN = 0.2  # of the mid, the window to either side; 0.6 % of Binance's changes lie outside it

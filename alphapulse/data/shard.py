@@ -22,12 +22,12 @@ from alphapulse.domain.market import (
     BookDelta,
     Instrument,
     MarketEvent,
-    MarketWindow,
     Timeframe,
     Trade,
 )
 from alphapulse.domain.quality import reason_of
 from alphapulse.domain.trading import Quote
+from alphapulse.domain.windows import MarketWindow
 from alphapulse.interfaces import DataProvider
 from alphapulse.logs import get_logger
 

@@ -9,8 +9,9 @@ from dataclasses import replace
 from typing import Any, Protocol
 
 from alphapulse.data.shard import Ahead, Shown
-from alphapulse.domain.market import SECOND_NS, TIMEFRAMES, MarketWindow, Timeframe
+from alphapulse.domain.market import SECOND_NS, TIMEFRAMES, Timeframe
 from alphapulse.domain.trading import Quote
+from alphapulse.domain.windows import MarketWindow
 
 
 class ShardLike(Protocol):

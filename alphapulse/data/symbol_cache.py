@@ -16,19 +16,16 @@ from alphapulse.domain.market import (
     BarFlag,
     BarSeries,
     BookDelta,
-    BookWindow,
     Bools,
-    Buckets,
-    BucketWindow,
     FeedGap,
     Floats,
     Instrument,
-    StreamWindow,
     Timeframe,
     Trade,
     Trades,
 )
 from alphapulse.domain.trading import Quote
+from alphapulse.domain.windows import BookWindow, Buckets, BucketWindow, StreamWindow
 from alphapulse.features.indicators import RowBuilder
 from alphapulse.features.rows import BOOK_COLUMNS, BUCKET_COLUMN, COLUMNS
 

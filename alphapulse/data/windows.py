@@ -7,14 +7,8 @@ from collections.abc import Mapping
 from alphapulse.config import Feed
 from alphapulse.data.symbol_cache import SymbolCache
 from alphapulse.domain.inference import INPUT_SPEC
-from alphapulse.domain.market import (
-    TIMEFRAMES,
-    BookWindow,
-    CacheView,
-    MarketWindow,
-    StreamWindow,
-    Timeframe,
-)
+from alphapulse.domain.market import TIMEFRAMES, Timeframe
+from alphapulse.domain.windows import BookWindow, CacheView, MarketWindow, StreamWindow
 
 NUM_SLOTS = INPUT_SPEC.num_rows
 Caches = Mapping[str, SymbolCache]

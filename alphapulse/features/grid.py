@@ -12,15 +12,13 @@ from alphapulse.domain.market import (
     SECOND_NS,
     TIMEFRAMES,
     BarFlag,
-    BookWindow,
     Bools,
     Flags,
     Floats,
     Ints,
-    MarketWindow,
-    StreamWindow,
     Timeframe,
 )
+from alphapulse.domain.windows import BookWindow, MarketWindow, StreamWindow
 from alphapulse.features.rows import BOOK_COLUMNS, COLUMN, COLUMNS
 
 # axes: F timeframe · T slot, oldest first · C column · B book column

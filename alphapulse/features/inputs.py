@@ -13,7 +13,8 @@ from alphapulse.domain.inference import (
     ModelInput,
     Tensor,
 )
-from alphapulse.domain.market import Floats, MarketWindow
+from alphapulse.domain.market import Floats
+from alphapulse.domain.windows import MarketWindow
 from alphapulse.features.channels import (
     CHANNEL,
     CHANNELS,

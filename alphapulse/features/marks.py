@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 
-from alphapulse.domain.market import BarFlag, Mark, MarketWindow, StreamWindow, Timeframe
+from alphapulse.domain.market import BarFlag, Mark, Timeframe
+from alphapulse.domain.windows import MarketWindow, StreamWindow
 from alphapulse.features.grid import shows_forming
 from alphapulse.features.rows import COLUMN
 

@@ -9,16 +9,8 @@ import numpy as np
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import InputPackage, ModelInput, StoredRow, StreamRef
-from alphapulse.domain.market import (
-    TIMEFRAMES,
-    BookWindow,
-    Flags,
-    Floats,
-    Ints,
-    MarketWindow,
-    StreamWindow,
-    Timeframe,
-)
+from alphapulse.domain.market import TIMEFRAMES, Flags, Floats, Ints, Timeframe
+from alphapulse.domain.windows import BookWindow, MarketWindow, StreamWindow
 from alphapulse.features.grid import (
     BOOK,
     INCOMPLETE,

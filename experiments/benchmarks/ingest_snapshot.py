@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from alphapulse.config import Market
-from alphapulse.domain.market import CacheView, MarketEvent, Timeframe
+from alphapulse.domain.market import MarketEvent, Timeframe
+from alphapulse.domain.windows import CacheView
 from experiments.benchmarks.ingest_bars import BATCH_NS, recorded_events, seeded_cache
 from experiments.benchmarks.peer import seconds
 from experiments.benchmarks.result import Row

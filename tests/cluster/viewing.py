@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alphapulse.domain.market import CacheView
+from alphapulse.domain.windows import CacheView
 from experiments.benchmarks.ingest_bars import recorded_events, seeded_cache
 from experiments.benchmarks.ingest_snapshot import SYMBOLS, batches
 from experiments.small_cluster import cluster

@@ -25,10 +25,10 @@ from alphapulse.domain.market import (
     Floats,
     Instrument,
     MarketEvent,
-    StreamWindow,
     Timeframe,
     Trade,
 )
+from alphapulse.domain.windows import StreamWindow
 from alphapulse.interfaces import DataProvider
 from tests.exchange.columns import SECOND
 from tests.exchange.connecting import open_at

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from alphapulse.data.book import Book, BookChange
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import InvalidEvent
-from alphapulse.domain.market import SECOND_NS, BookDelta, BookSnapshot, Instrument, MarketEvent
+from alphapulse.domain.market import SECOND_NS, BookDelta, Instrument, MarketEvent
+from alphapulse.domain.windows import BookSnapshot
 from alphapulse.features.rows import BOOK_COLUMN, BOOK_COLUMNS, BUCKET_COLUMN, NUM_BINS
 
 ETH = Instrument("ETH/USDT", tick_size=0.01, bucket_size=1.0)

@@ -21,15 +21,13 @@ from alphapulse.domain.market import (
     SECOND_NS,
     BarFlag,
     BookDelta,
-    BookSnapshot,
-    CacheView,
     FeedGap,
     MarketEvent,
-    MarketWindow,
     Timeframe,
     Trade,
     Trades,
 )
+from alphapulse.domain.windows import BookSnapshot, CacheView, MarketWindow
 from alphapulse.features.rows import BUCKET_COLUMN
 
 INSTRUMENTS = Market().instruments

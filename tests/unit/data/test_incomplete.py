@@ -20,7 +20,6 @@ from alphapulse.domain.market import (
     SECOND_NS,
     BarFlag,
     BarSeries,
-    CacheView,
     FeedGap,
     Instrument,
     MarketEvent,
@@ -29,6 +28,7 @@ from alphapulse.domain.market import (
     Trades,
 )
 from alphapulse.domain.quality import Reason
+from alphapulse.domain.windows import CacheView
 from alphapulse.features.inputs import rebuild
 from alphapulse.features.rows import BOOK_COLUMN, BUCKET_COLUMN
 from alphapulse.interfaces import DataProvider

@@ -18,11 +18,10 @@ from alphapulse.domain.market import (
     Bar,
     BarSeries,
     Instrument,
-    MarketWindow,
-    StreamWindow,
     Timeframe,
     Trade,
 )
+from alphapulse.domain.windows import MarketWindow, StreamWindow
 
 BAR: dict[str, Any] = {
     "symbol": "ETH/USDT",

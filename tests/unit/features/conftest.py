@@ -9,16 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from alphapulse.domain.market import (
-    SECOND_NS,
-    Bar,
-    BarSeries,
-    BookWindow,
-    Floats,
-    MarketWindow,
-    StreamWindow,
-    Timeframe,
-)
+from alphapulse.domain.market import SECOND_NS, Bar, BarSeries, Floats, Timeframe
+from alphapulse.domain.windows import BookWindow, MarketWindow, StreamWindow
 from alphapulse.features.indicators import RowBuilder
 from alphapulse.features.rows import BIN_BPS, BOOK_COLUMN, BOOK_COLUMNS, NUM_BINS
 

@@ -10,15 +10,8 @@ import pytest
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import IncompleteInput, ModelInput, StoredRow
-from alphapulse.domain.market import (
-    BarFlag,
-    Flags,
-    Floats,
-    Ints,
-    MarketWindow,
-    StreamWindow,
-    Timeframe,
-)
+from alphapulse.domain.market import BarFlag, Flags, Floats, Ints, Timeframe
+from alphapulse.domain.windows import MarketWindow, StreamWindow
 from alphapulse.features.inputs import (
     CHANNEL,
     CHANNELS,
