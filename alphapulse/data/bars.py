@@ -244,9 +244,11 @@ class BarMaker:
         self.counters["venue_mismatch"] += not is_equal
 
     def _gap(self, from_ns: int, until_ns: int) -> None:
-        if self._gaps and self._gaps[-1][0] == from_ns:
-            self._gaps.pop()
-        self._gaps.append((from_ns, until_ns))
+        first_ns, last_ns = from_ns, until_ns
+        while self._gaps and self._gaps[-1][1] >= first_ns:  # told again and again: one gap
+            kept_from_ns, kept_until_ns = self._gaps.pop()
+            first_ns, last_ns = min(first_ns, kept_from_ns), max(last_ns, kept_until_ns)
+        self._gaps.append((first_ns, last_ns))
         self._new_gaps.append((from_ns, until_ns))
         while self._gaps[0][1] < until_ns - 2 * Timeframe.D1.ns:
             self._gaps.popleft()

@@ -136,6 +136,8 @@ class Columns:
         self._num = end
 
     def _room(self, size: int) -> list[Any]:
+        # of few different sizes, so that what is left behind is used again, whoever looks on
+        size = 1 << (size - 1).bit_length()
         return [np.empty((size, width) if width else size, kind) for kind, width in self._kinds]
 
 

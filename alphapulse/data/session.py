@@ -51,8 +51,12 @@ class Session:
         return task is not None and not task.done()
 
     def start(self, name: str, work: Coroutine[Any, Any, object]) -> None:
-        """Begin a task; one of that name must not be under way."""
-        self._running[name] = self.tasks.create_task(work)
+        """Begin a task, unless all are ending; one of that name must not be under way."""
+        try:
+            self._running[name] = self.tasks.create_task(work)
+        except RuntimeError:  # a message came while the others are being cancelled
+            work.close()
+            self.is_over = True
 
     async def ask(self, path: str, **wanted: Any) -> Any:
         """Return what REST answers, None if it refuses or takes too long."""
