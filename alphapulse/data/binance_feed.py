@@ -179,6 +179,7 @@ class BinanceFeed:
             await one.book.watch()
             await one.trades.watch()
             one.book.follow(one.trades.price)
+            one.candles.watch()
 
     async def _require_start(self) -> None:
         """Fail if a stream has not begun in time; a symbol nobody trades has begun all the same."""

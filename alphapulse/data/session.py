@@ -83,13 +83,13 @@ class Session:
 
         Args:
             symbol: ccxt's name.
-            stream: ours: `trade` or `book`.
-            name: ccxt's: `trade` or `orderbook`.
+            stream: ours: `trade`, `book` or `candle`.
+            name: ccxt's: `trade`, `orderbook` or `ohlcv`.
         """
         one = self.health.of(symbol)
         error = self.errors[0](f"{symbol} {stream}: silent for {one.age_s(stream):.1f} s")
         for client in list(self.venue.clients.values()):
-            if f"{name}::{symbol}" in client.subscriptions:
+            if any(key.startswith(f"{name}::{symbol}") for key in client.subscriptions):
                 one.counters["silences"] += 1
                 client.on_error(error)
 

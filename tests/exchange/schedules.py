@@ -30,10 +30,11 @@ AFTER_NS, BEFORE_NS = 2 * SECOND, 16 * SECOND  # of a slice: when faults begin
 
 TRADES_PATHS = ("/api/v3/trades", "/api/v3/historicalTrades")
 PATHS = (*TRADES_PATHS, "/api/v3/depth", "/api/v3/time", "/api/v3/klines")
-KINDS_OF_STREAM = ("trade", "depth@100ms")
+KINDS_OF_STREAM = ("trade", "trade", "depth@100ms", "depth@100ms", "kline_1m")  # by weight
 STATUSES = (429, 418, 500, 502, 503)
 FIELDS = {"trade": ("t", "p", "q", "T", "m", "s", "e", "E"),
-          "depth@100ms": ("U", "u", "b", "a", "s", "e", "E")}  # fmt: skip
+          "depth@100ms": ("U", "u", "b", "a", "s", "e", "E"),
+          "kline_1m": ("k", "s", "e", "E")}  # fmt: skip
 WRONG: Sequence[Any] = (None, {}, [], "x", "-1", "NaN", True, 1.5, [["x", "1"]], [["1"]])
 
 Schedule = list[Fault | ClockSkew]

@@ -437,6 +437,20 @@ def test_a_silent_book_is_polled_until_its_stream_is_back(
     require_the_same_trades(events, taped)
 
 
+def test_a_candle_that_a_silent_stream_owes_is_fetched_and_the_stream_opened_anew(
+    stretch: Recording, taped: list[MarketEvent]
+) -> None:
+    fault = Hang(target="ethusdt@kline_1m")
+
+    live, events = lived(stretch, has_all(taped), faults=[fault])
+
+    assert of_kind(taped, Bar, ETH.symbol)
+    for instrument in INSTRUMENTS:
+        assert of_kind(events, Bar, instrument.symbol) == of_kind(taped, Bar, instrument.symbol)
+    symbols = live.health()["symbols"].values()
+    assert sum(symbol["silences"] for symbol in symbols) == 1  # one connection for all
+
+
 @pytest.mark.parametrize(("target", "said"), [(TRADES, "trades"), (CHANGES, "book")])
 def test_a_stream_that_never_begins_is_named(stretch: Recording, target: str, said: str) -> None:
     faults = [Hang(target=target)]
