@@ -110,7 +110,8 @@ class BarMaker:
         return any(start < until_ns and end >= from_ns for start, end in self._gaps)
 
     def late(self, ts_ns: int, price: float) -> None:
-        """Note a trade whose second has closed: no bar holds it, yet its price is known."""
+        """Note a trade whose second has closed: its price is known, and no bar is whole there."""
+        self._gap(ts_ns, ts_ns)
         if ts_ns >= self._price_ns:
             self._price, self._price_ns = price, ts_ns
         self._trade_ns = max(self._trade_ns, ts_ns)

@@ -126,7 +126,7 @@ class SymbolCache:
     def take_late(self, trade: Trade) -> bool:
         """Take a trade whose second has closed without it; False if it is not the newest.
 
-        It is one of the trades, in no bar, and the rows of its second are flagged.
+        It is one of the trades, and for the bars its moment is a gap.
         """
         kept_ns_N = self.trades.ts_ns_N
         is_newest = not len(kept_ns_N) or trade.ts_ns >= kept_ns_N[-1]
@@ -135,7 +135,7 @@ class SymbolCache:
         self.last_trade_id = trade.trade_id
         self._trades.extend(Trades.of([trade]).columns)
         self._bars.late(trade.ts_ns, trade.price)
-        self._flag(trade.ts_ns, trade.ts_ns)
+        self._flag_gaps()
         return True
 
     def take_trades(self, trades: Trades) -> Bools:
@@ -183,20 +183,17 @@ class SymbolCache:
         self.book_rows.append(boundary_ns, self.book.second_row(boundary_ns), 0)
 
     def _flag_gaps(self) -> None:
-        for gap in self._bars.take_gaps():
-            self._flag(*gap)
-
-    def _flag(self, from_ns: int, until_ns: int) -> None:
-        """Flag the closed rows that lie in a gap: what was known of it then was not all."""
-        for timeframe, rows in self.rows.items():
-            first_ns = from_ns - timeframe.ns + 1
-            rows.flag(INCOMPLETE, from_ns=first_ns, until_ns=until_ns, but=VENUE)
-        span = {"from_ns": from_ns + 1, "until_ns": until_ns + SECOND_NS}  # boundaries
-        self.book_rows.flag(INCOMPLETE, **span)
-        *_, known_RC = self._buckets.between(**span)
-        if known_RC[:, TRADED].any():
-            *_, rows_RC, known_RC = self._buckets.renewed(**span)
-            rows_RC[:, TRADED], known_RC[:, TRADED] = np.nan, 0
+        """Flag the closed rows that lie in a new gap: what was known of it then was not all."""
+        for from_ns, until_ns in self._bars.take_gaps():
+            for timeframe, rows in self.rows.items():
+                first_ns = from_ns - timeframe.ns + 1
+                rows.flag(INCOMPLETE, from_ns=first_ns, until_ns=until_ns, but=VENUE)
+            span = {"from_ns": from_ns + 1, "until_ns": until_ns + SECOND_NS}  # boundaries
+            self.book_rows.flag(INCOMPLETE, **span)
+            *_, known_RC = self._buckets.between(**span)
+            if known_RC[:, TRADED].any():
+                *_, rows_RC, known_RC = self._buckets.renewed(**span)
+                rows_RC[:, TRADED], known_RC[:, TRADED] = np.nan, 0
 
     def stream(self, timeframe: Timeframe, event_ns: int, *, count: int) -> StreamWindow | None:
         """Return the newest bars of the last `count` periods, None if there is nothing to show."""

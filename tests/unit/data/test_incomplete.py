@@ -279,6 +279,27 @@ def test_a_silence_flags_the_seconds_it_began_in() -> None:
     assert [BarFlag.INCOMPLETE in bits for bits in told.values()] == [False, True, True, True]
 
 
+def test_a_minute_with_a_late_trade_is_not_made_from_trades() -> None:
+    cache = MarketCache(INSTRUMENTS, Feed())
+    minute_ns = Timeframe.M1.floor(FIRST_NS) + Timeframe.M1.ns
+    begin_s = (minute_ns - FIRST_NS) / SECOND_NS
+    for second in range(-1, 30):
+        cache.apply(trade(second + 2, begin_s + second))
+    late = trade(32, begin_s + 29.5)
+    cache.apply(replace(trade(5, begin_s + 31), symbol=BTC))  # time goes on without ETH
+    cache.apply(late)
+    for second in range(31, 62):
+        cache.apply(trade(second + 3, begin_s + second))
+    view = cache.view([ETH])
+
+    assert view.trades[ETH].trade_id_N.tolist() == [*range(1, 33), *range(34, 65)]
+    assert minute_ns not in flags(view, Timeframe.M1)
+    seconds = flags(view, Timeframe.S1)
+    marked = [ns for ns, bits in seconds.items() if BarFlag.INCOMPLETE in bits]
+    assert marked == [minute_ns + 29 * SECOND_NS]
+    assert not cache.quarantined
+
+
 def test_a_trade_that_was_fetched_after_a_long_silence_is_not_stale() -> None:
     validator = Validator((ETH, BTC), Feed(), touch=lambda symbol: None)
     before, fetched, strange = trade(7, 0), trade(8, 1), trade(17, 1)
