@@ -14,6 +14,7 @@ from alphapulse.config import Feed
 from alphapulse.data.cache import MarketCache
 from alphapulse.data.compiling import compile_kernels
 from alphapulse.data.intake import Intake
+from alphapulse.data.memory import map_large_blocks
 from alphapulse.data.merge import BOOK_RANK, TRADE_RANK
 from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.market import (
@@ -87,6 +88,7 @@ class Shard:
         self, provider: DataProvider, instruments: Sequence[Instrument], settings: Feed
     ) -> None:
         """Prepare; nothing is read before `open`."""
+        map_large_blocks()
         self.cache = MarketCache(instruments, settings)
         self._provider = provider
         self._instruments = tuple(instruments)
