@@ -21,9 +21,9 @@ def main() -> None:
     options.add_argument("--runs", type=int, default=7, help="counted runs a row, at least 5")
     arguments = options.parse_args()
     recording = find_recording(arguments.recording, Market().instruments, os.environ)
-    rows = [
-        *ingest_bars.rows(recording, runs=arguments.runs),
+    rows = [  # the book first, in a heap as fresh as that of its peer
         *ingest_book.book_rows(recording, arguments.runs),
+        *ingest_bars.rows(recording, runs=arguments.runs),
         *ingest_snapshot.rows(recording),
     ]
     show("ingest", rows, as_json=arguments.json)
