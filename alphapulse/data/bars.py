@@ -161,7 +161,7 @@ class BarMaker:
         if self.has_gap(open_ns, boundary_ns):
             return False
         if timeframe is Timeframe.S1:  # the price before a gap is not the price after it
-            is_priced = not self._gaps or self._trade_ns >= self._gaps[-1][1]
+            is_priced = self._trade_ns >= max((end for _, end in self._gaps), default=-1)
             return is_priced or self._own.newest(timeframe).lots > 0
         return self._num_made(LOWER[timeframe], boundary_ns) >= NUM_LOWER[timeframe]
 
@@ -246,7 +246,8 @@ class BarMaker:
 
     def _gap(self, from_ns: int, until_ns: int) -> None:
         first_ns, last_ns = from_ns, until_ns
-        while self._gaps and self._gaps[-1][1] >= first_ns:  # told again and again: one gap
+        # told again and again it is one gap; one that lies apart, before the last, stays apart
+        while self._gaps and self._gaps[-1][1] >= first_ns and self._gaps[-1][0] <= last_ns:
             kept_from_ns, kept_until_ns = self._gaps.pop()
             first_ns, last_ns = min(first_ns, kept_from_ns), max(last_ns, kept_until_ns)
         self._gaps.append((first_ns, last_ns))

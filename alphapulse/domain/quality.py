@@ -99,7 +99,8 @@ EXPLAINED: Mapping[Reason, Explanation] = {
         "an event of an instrument nobody watches", "add it to market.symbols, or unsubscribe"
     ),
     Reason.LATE_TRADE: Explanation(
-        "a trade came after its place in the order was given away",
+        "a trade came after its place in the order was given away: it is kept, and what closed "
+        "without it is flagged",
         "raise feed.watermark_ms, or check the network",
     ),
     Reason.LATE_BOOK: Explanation(

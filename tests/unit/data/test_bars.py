@@ -158,6 +158,16 @@ def test_seconds_that_overlap_a_gap_are_missing() -> None:
     assert seconds(maker, T0 + 13 * SECOND_NS, 1)[0].open_ns == T0 + 13 * SECOND_NS
 
 
+def test_a_gap_told_late_leaves_what_lies_between_it_and_the_last_whole() -> None:
+    maker = BarMaker("X", gap_s=5.0)
+    for begin_s, end_s in ((10, 11), (5, 6), (5, 7)):
+        maker.gap(T0 + begin_s * SECOND_NS, T0 + end_s * SECOND_NS)
+
+    down = [s for s in range(13) if maker.has_gap(T0 + s * SECOND_NS, T0 + (s + 1) * SECOND_NS)]
+
+    assert down == [5, 6, 7, 10, 11]
+
+
 def test_price_from_before_a_gap_makes_no_empty_second_after_it() -> None:
     maker = BarMaker("X", gap_s=5.0)
     seconds(maker, T0, 2)
