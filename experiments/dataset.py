@@ -13,7 +13,8 @@ from alphapulse.config import Settings
 from alphapulse.data.cache import MarketCache
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import InvalidRecording, NoData
-from alphapulse.domain.inference import INPUT_SPEC, Example, Masks, ModelInput, Prediction, Tensor
+from alphapulse.domain.inference import Example, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, Masks, ModelInput, Tensor
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, BarSeries, Ints, Timeframe
 from alphapulse.domain.windows import MarketWindow
 from alphapulse.features.inputs import PeerTable, build

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from alphapulse.domain.inference import Masks, Tensor
+from alphapulse.domain.inputs import Masks, Tensor
 from alphapulse.domain.market import Floats
 from alphapulse.features.rows import BOOK_COLUMN, BOOK_COLUMNS, COLUMN, NUM_BINS
 

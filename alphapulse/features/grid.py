@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from alphapulse.domain.inference import INPUT_SPEC
+from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.market import (
     SECOND_NS,
     TIMEFRAMES,

@@ -5,14 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.domain.inference import (
-    INPUT_SPEC,
-    IncompleteInput,
-    InputPackage,
-    Masks,
-    ModelInput,
-    Tensor,
-)
+from alphapulse.domain.inference import InputPackage
+from alphapulse.domain.inputs import INPUT_SPEC, IncompleteInput, Masks, ModelInput, Tensor
 from alphapulse.domain.market import Floats
 from alphapulse.domain.windows import MarketWindow
 from alphapulse.features.channels import (
@@ -147,9 +141,9 @@ def rebuild(package: InputPackage, rows: StoredStreams) -> ModelInput:
         StoreError: rows are missing, or what they give is not the input that was packed.
     """
     where = f"input of {package.symbol} at {iso(package.event_ns)}"
-    if package.spec_version != INPUT_SPEC.version:
+    if package.spec != INPUT_SPEC.version:
         raise StoreError(
-            f"{where}: expected input layout {INPUT_SPEC.version}, was {package.spec_version}; "
+            f"{where}: expected input layout {INPUT_SPEC.version}, was {package.spec}; "
             "rebuild it with the version of AlphaPulse that stored it"
         )
     window = restore_window(package, rows)

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.domain.inference import InputPackage, ModelInput, StoredRow, StreamRef
+from alphapulse.domain.inference import InputPackage, StoredRow, StreamRef
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import TIMEFRAMES, Flags, Floats, Ints, Timeframe
 from alphapulse.domain.windows import BookWindow, MarketWindow, StreamWindow
 from alphapulse.features.grid import (

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from alphapulse.domain.errors import ShapeMismatch
-from alphapulse.domain.inference import INPUT_SPEC, Forecast, Masks, Prediction, Tensor
+from alphapulse.domain.inference import Forecast, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, Masks, Tensor
 from alphapulse.domain.market import SECOND_NS, TIMEFRAMES
 
 # axes: K peer slot · P peer field

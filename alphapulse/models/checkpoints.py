@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from alphapulse.domain.errors import CheckpointError
-from alphapulse.domain.inference import INPUT_SPEC, MODELS
+from alphapulse.domain.inference import MODELS
+from alphapulse.domain.inputs import INPUT_SPEC
 
 Weights = Mapping[str, npt.NDArray[Any]]
 

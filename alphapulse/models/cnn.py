@@ -11,14 +11,8 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from alphapulse.domain.inference import (
-    INPUT_SPEC,
-    Example,
-    Forecast,
-    InputSpec,
-    ModelInput,
-    Prediction,
-)
+from alphapulse.domain.inference import Example, Forecast, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, ModelInput
 from alphapulse.domain.learning import LEVELS
 from alphapulse.domain.market import TIMEFRAMES, Floats
 from alphapulse.interfaces import LearnReport, Model

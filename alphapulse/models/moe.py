@@ -12,15 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from alphapulse.domain.errors import Unavailable
-from alphapulse.domain.inference import (
-    INPUT_SPEC,
-    Action,
-    Example,
-    InputSpec,
-    ModelInput,
-    Prediction,
-)
-from alphapulse.domain.inference import Tensor as Array
+from alphapulse.domain.inference import Action, Example, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, ModelInput
+from alphapulse.domain.inputs import Tensor as Array
 from alphapulse.domain.market import TIMEFRAMES, Timeframe
 from alphapulse.features.inputs import SLOTS
 from alphapulse.interfaces import LearnReport, Model

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from alphapulse.domain.errors import CheckpointError, ShapeMismatch
-from alphapulse.domain.inference import INPUT_SPEC, InputSpec, Masks, ModelInput
-from alphapulse.domain.inference import Tensor as Array
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, Masks, ModelInput
+from alphapulse.domain.inputs import Tensor as Array
 from alphapulse.domain.market import BarFlag, Floats
 from alphapulse.features.channels import CHANNEL
 

@@ -12,14 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alphapulse.domain.inference import (
-    INPUT_SPEC,
-    Action,
-    Example,
-    InputSpec,
-    ModelInput,
-    Prediction,
-)
+from alphapulse.domain.inference import Action, Example, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, ModelInput
 from alphapulse.domain.market import Floats
 from alphapulse.interfaces import LearnReport, Model
 from alphapulse.models.checkpoints import load_checkpoint

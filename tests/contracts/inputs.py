@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from alphapulse.domain.inference import INPUT_SPEC, InputSpec, ModelInput, Prediction
+from alphapulse.domain.inference import Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, ModelInput
 from alphapulse.domain.market import SECOND_NS, BarFlag
 from alphapulse.features.channels import CHANNEL
 

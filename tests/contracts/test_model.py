@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from alphapulse.domain.errors import CheckpointError, ShapeMismatch
-from alphapulse.domain.inference import INPUT_SPEC, Action, Example, ModelInput, Prediction
+from alphapulse.domain.inference import Action, Example, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, ModelInput
 from alphapulse.interfaces import LearnReport, Model
 from tests.contracts.factories import ModelSubject, factory_of
 from tests.contracts.finding import assert_documented, implementations

@@ -15,7 +15,8 @@ from alphapulse.data.cache import MarketCache
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
 from alphapulse.data.validation import Validator
-from alphapulse.domain.inference import DecisionPoint, InputPackage, ModelInput
+from alphapulse.domain.inference import DecisionPoint, InputPackage
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import (
     SECOND_NS,
     BarFlag,

@@ -11,16 +11,15 @@ import pytest
 
 from alphapulse.domain.errors import InvalidRequest, ShapeMismatch
 from alphapulse.domain.inference import (
-    INPUT_SPEC,
     Action,
     Decision,
     Forecast,
-    ModelInput,
     Prediction,
     Thresholds,
     inference_id,
     trace_id,
 )
+from alphapulse.domain.inputs import INPUT_SPEC, ModelInput
 from alphapulse.domain.market import PivotKind, Timeframe
 
 UINT8 = {"flags_SFT", "known_STB", "awake_K"}

@@ -9,20 +9,18 @@ import numpy as np
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import (
-    INPUT_SPEC,
     MODELS,
     Action,
     Decision,
     DecisionPoint,
     DecisionRecord,
-    IncompleteInput,
     InputPackage,
-    ModelInput,
     Prediction,
     StoredRow,
     Thresholds,
     trace_id,
 )
+from alphapulse.domain.inputs import INPUT_SPEC, IncompleteInput, ModelInput
 from alphapulse.domain.market import SECOND_NS
 from alphapulse.features.rows import COLUMNS
 

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.domain.inference import IncompleteInput, ModelInput, StoredRow
+from alphapulse.domain.inference import StoredRow
+from alphapulse.domain.inputs import IncompleteInput, ModelInput
 from alphapulse.domain.market import BarFlag, Flags, Floats, Ints, Timeframe
 from alphapulse.domain.windows import MarketWindow, StreamWindow
 from alphapulse.features.inputs import (

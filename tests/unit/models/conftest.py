@@ -11,7 +11,7 @@ import pytest
 
 from alphapulse.config import Settings
 from alphapulse.data.tape import Tape
-from alphapulse.domain.inference import ModelInput
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.models.cnn import CNN
 from alphapulse.models.moe import Orchestrator
 from alphapulse.models.rl import RL

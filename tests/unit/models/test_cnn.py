@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from alphapulse.domain.errors import ShapeMismatch, Unavailable
-from alphapulse.domain.inference import Example, InputSpec, ModelInput, Prediction
+from alphapulse.domain.inference import Example, Prediction
+from alphapulse.domain.inputs import InputSpec, ModelInput
 from alphapulse.domain.market import BarFlag, Timeframe
 from alphapulse.models.cnn import CNN
 from alphapulse.models.network import volatility_SF
