@@ -8,6 +8,7 @@ from alphapulse.config import Feed
 from alphapulse.data.bars import BarMaker
 from alphapulse.data.book import Book, BookChange
 from alphapulse.data.rows import BUCKETS, TRADES, Columns, Rows, read_only
+from alphapulse.domain.inputs import CHANNELS
 from alphapulse.domain.market import (
     LOTS,
     SECOND_NS,
@@ -26,8 +27,9 @@ from alphapulse.domain.market import (
 )
 from alphapulse.domain.trading import Quote
 from alphapulse.domain.windows import BookWindow, Buckets, BucketWindow, StreamWindow
+from alphapulse.features.channels import fill_book, fill_channels
 from alphapulse.features.indicators import RowBuilder
-from alphapulse.features.rows import BOOK_COLUMNS, BUCKET_COLUMN, COLUMNS
+from alphapulse.features.rows import BOOK_COLUMNS, BUCKET_COLUMN
 
 # axes: N trade · C column of the rows
 FORMING, PARTIAL = int(BarFlag.FORMING), int(BarFlag.PARTIAL)
@@ -59,8 +61,21 @@ class SymbolCache:
         keep, self.symbol = settings.cache_bars, instrument.symbol
         self.book = Book(instrument)
         self.builders = {tf: RowBuilder(self.symbol, tf) for tf in TIMEFRAMES}
-        self.rows = {tf: Rows(keep=keep, num_columns=len(COLUMNS)) for tf in TIMEFRAMES}
-        self.book_rows = Rows(keep=settings.cache_s, num_columns=len(BOOK_COLUMNS))
+        self.rows = {
+            tf: Rows(
+                keep=keep,
+                num_columns=len(builder.columns),
+                num_shown=len(CHANNELS),
+                show=fill_channels,
+            )
+            for tf, builder in self.builders.items()
+        }
+        self.book_rows = Rows(
+            keep=settings.cache_s,
+            num_columns=len(BOOK_COLUMNS),
+            num_shown=len(BOOK_COLUMNS),
+            show=fill_book,
+        )
         self.has_book = False
         self.last_trade_id = self.last_book_id = 0
         self._settings = settings
@@ -205,11 +220,12 @@ class SymbolCache:
         if forming is None and not len(self.rows[timeframe]):
             return None
         first_ns = last_slot_ns - (count - 1) * timeframe.ns
-        closed = self.rows[timeframe].newest(count, from_ns=first_ns)
+        *closed, channels_TC, known_TC = self.rows[timeframe].newest(count, from_ns=first_ns)
+        shown = (channels_TC, known_TC)
         if forming is None:
-            return StreamWindow(self.symbol, timeframe, *closed, None, None, 0)
+            return StreamWindow(self.symbol, timeframe, *closed, None, None, 0, *shown)
         row_C, flags = forming
-        return StreamWindow(self.symbol, timeframe, *closed, last_slot_ns, row_C, flags)
+        return StreamWindow(self.symbol, timeframe, *closed, last_slot_ns, row_C, flags, *shown)
 
     def forming(self, timeframe: Timeframe, event_ns: int) -> FormingRow | None:
         """Return the row of the bar not closed yet; None before the first price."""

@@ -216,8 +216,9 @@ class ModelInput:
     def __post_init__(self) -> None:
         for name, expected in self.spec.shapes().items():
             array = getattr(self, name)
-            require_shape(f"{self.symbol} {name}", array, expected)
-            if array.dtype is not DTYPES[name] and array.dtype != DTYPES[name]:
+            if array.shape != expected:
+                require_shape(f"{self.symbol} {name}", array, expected)
+            if array.dtype != DTYPES[name]:
                 raise InvalidInput(
                     f"{self.symbol} {name}: expected {DTYPES[name]}, was {array.dtype}; "
                     "build the input with features.inputs.build",

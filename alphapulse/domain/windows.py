@@ -21,12 +21,15 @@ class StreamWindow:
     Attributes:
         open_ns_T: int64 (T,) opens of the closed bars [ns UTC], strictly rising; a missing bar
             leaves a gap.
-        rows_TC: float64 (T, C) closed rows in the layout of `features.rows.COLUMNS`; immutable once
-            written.
+        rows_TC: float64 (T, C) closed rows, `features.rows.COLUMNS` and what the cache knows besides
+            (`features.registry.layout`); immutable once written.
         flags_T: uint8 (T,) BarFlag bits.
         forming_open_ns: open of the forming bar [ns UTC], None where the stream has none.
         forming_C: float64 (C,) row of the forming bar, None where the stream has none.
         forming_flags: BarFlag bits of the forming row.
+        channels_TC: float32 (T, 32), what models see of the rows but for prices; None where only
+            the rows are kept.
+        known_TC: uint8 (T, 32): 1 where a channel is known; None as above.
     """
 
     symbol: str
@@ -37,6 +40,8 @@ class StreamWindow:
     forming_open_ns: int | None
     forming_C: Floats | None
     forming_flags: int
+    channels_TC: npt.NDArray[np.float32] | None = None
+    known_TC: Flags | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +54,17 @@ class BookWindow:
         rows_TC: float64 (T, C) in the layout of `features.rows.BOOK_COLUMNS`; NaN is unknown, never
             empty.
         flags_T: uint8 (T,) BarFlag bits: INCOMPLETE or none.
+        columns_TB: float32 (T, 50), what models see of the rows but for the mid; None where only
+            the rows are kept.
+        known_TB: uint8 (T, 50): 1 where a column is known; None as above.
     """
 
     symbol: str
     second_ns_T: Ints
     rows_TC: Floats
     flags_T: Flags
+    columns_TB: npt.NDArray[np.float32] | None = None
+    known_TB: Flags | None = None
 
 
 class Buckets(NamedTuple):  # made at every event, in half the time of a frozen dataclass

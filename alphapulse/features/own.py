@@ -58,8 +58,7 @@ class OwnColumns:
         values = [_value(indicator, bars) for indicator in self._indicators]
         close = bars[-1][3]
         channels = [
-            _channel(self._indicators[i].unit, values[i], close=close, atr=atr)
-            for i in self._shown
+            _channel(self._indicators[i].unit, values[i], close=close, atr=atr) for i in self._shown
         ]
         channels += [math.nan] * (len(OWN) - len(channels))
         return channels + values

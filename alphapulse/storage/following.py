@@ -137,5 +137,5 @@ def _units(rows_NC: Floats) -> Floats:
 
     NaN where there is no row or it has no ATR yet.
     """
-    natr_N = bar_channels(rows_NC, low=0.0, high=1.0, price=1.0)[:, CHANNEL["natr"]]
+    natr_N = bar_channels(rows_NC)[0][:, CHANNEL["natr"]]
     return np.where(natr_N > 0, natr_N.astype(np.float64), np.nan)
