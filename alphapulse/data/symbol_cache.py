@@ -8,7 +8,6 @@ from alphapulse.config import Feed
 from alphapulse.data.bars import BarMaker
 from alphapulse.data.book import Book, BookChange
 from alphapulse.data.rows import BUCKETS, TRADES, Columns, Rows, read_only
-from alphapulse.domain.inputs import CHANNELS
 from alphapulse.domain.market import (
     LOTS,
     SECOND_NS,
@@ -27,7 +26,7 @@ from alphapulse.domain.market import (
 )
 from alphapulse.domain.trading import Quote
 from alphapulse.domain.windows import BookWindow, Buckets, BucketWindow, StreamWindow
-from alphapulse.features.channels import fill_book, fill_channels
+from alphapulse.features.channels import fill_book, fill_channels, room_for_bars, room_for_book
 from alphapulse.features.indicators import RowBuilder
 from alphapulse.features.rows import BOOK_COLUMNS, BUCKET_COLUMN
 
@@ -65,7 +64,7 @@ class SymbolCache:
             tf: Rows(
                 keep=keep,
                 num_columns=len(builder.columns),
-                num_shown=len(CHANNELS),
+                room=room_for_bars,
                 show=fill_channels,
             )
             for tf, builder in self.builders.items()
@@ -73,7 +72,7 @@ class SymbolCache:
         self.book_rows = Rows(
             keep=settings.cache_s,
             num_columns=len(BOOK_COLUMNS),
-            num_shown=len(BOOK_COLUMNS),
+            room=room_for_book,
             show=fill_book,
         )
         self.has_book = False
@@ -220,12 +219,19 @@ class SymbolCache:
         if forming is None and not len(self.rows[timeframe]):
             return None
         first_ns = last_slot_ns - (count - 1) * timeframe.ns
-        *closed, channels_TC, known_TC = self.rows[timeframe].newest(count, from_ns=first_ns)
-        shown = (channels_TC, known_TC)
-        if forming is None:
-            return StreamWindow(self.symbol, timeframe, *closed, None, None, 0, *shown)
-        row_C, flags = forming
-        return StreamWindow(self.symbol, timeframe, *closed, last_slot_ns, row_C, flags, *shown)
+        closed = self.rows[timeframe].newest(count, from_ns=first_ns)
+        row_C, flags = forming or (None, 0)
+        return StreamWindow(
+            symbol=self.symbol,
+            timeframe=timeframe,
+            open_ns_T=closed[0],
+            rows_TC=closed[1],
+            flags_T=closed[2],
+            forming_open_ns=None if forming is None else last_slot_ns,
+            forming_C=row_C,
+            forming_flags=flags,
+            shown=closed[3],
+        )
 
     def forming(self, timeframe: Timeframe, event_ns: int) -> FormingRow | None:
         """Return the row of the bar not closed yet; None before the first price."""

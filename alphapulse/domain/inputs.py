@@ -145,16 +145,16 @@ class InvalidInput(ShapeMismatch):
     """An input that no model may be fed.
 
     Attributes:
-        code: reason, such as `wrong_shape`; the keys of `INPUT_PROBLEMS`.
+        reason: one of the keys of `INPUT_PROBLEMS`, such as `wrong_shape`.
     """
 
-    def __init__(self, message: str, code: str = "wrong_shape") -> None:
+    def __init__(self, message: str, reason: str = "wrong_shape") -> None:
         super().__init__(message)
-        self.code = code
+        self.reason = reason
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Keep the code when the error crosses processes."""
-        return type(self), (str(self), self.code)
+        """Keep the reason when the error crosses processes."""
+        return type(self), (str(self), self.reason)
 
 
 INPUT_PROBLEMS: Mapping[str, str] = {

@@ -7,6 +7,7 @@ import numpy as np
 
 from alphapulse.domain.inputs import BOOK_COLUMNS, CHANNELS, NUM_BINS, Masks, Tensor
 from alphapulse.domain.market import Floats
+from alphapulse.domain.windows import Shown
 from alphapulse.features.rows import BOOK_COLUMN, COLUMN, LEVELS, OWN
 
 # axes: N rows of any timeframe · T second, oldest first · C channel · B book column
@@ -39,7 +40,7 @@ _NUM_FAR = 3  # levels whose prices are channels; of the others the leg alone
 _NUM_LEVELS = len(LEVELS)
 
 
-@numba.njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, error_model="numpy")
 def _put(out_NC: Tensor, known_NC: Masks, n: int, c: int, value: float) -> None:  # pragma: no cover
     if value == value:
         out_NC[n, c] = min(max(value, -LIMIT), LIMIT)
@@ -49,8 +50,10 @@ def _put(out_NC: Tensor, known_NC: Masks, n: int, c: int, value: float) -> None:
         known_NC[n, c] = 0
 
 
-@numba.njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def fill_channels(rows_NC: Floats, out_NC: Tensor, known_NC: Masks) -> None:  # pragma: no cover
+@numba.njit(cache=True, error_model="numpy")
+def fill_channels(
+    rows_NC: Floats, values_NC: Tensor, known_NC: Masks, prices_NP: Floats
+) -> None:  # pragma: no cover
     """Write what `bar_channels` returns in place."""
     for n in range(len(rows_NC)):
         row_C = rows_NC[n]
@@ -59,9 +62,12 @@ def fill_channels(rows_NC: Floats, out_NC: Tensor, known_NC: Masks) -> None:  # 
         sigma = row_C[_SIGMA] if row_C[_SIGMA] > 0 else np.nan
         width = row_C[_UPPER] - row_C[_LOWER]
         bands = width if width > 0 else np.nan
+        prices_NP[n, 0], prices_NP[n, 1], prices_NP[n, 2] = row_C[_OPEN], high, low
+        prices_NP[n, 3], prices_NP[n, 4] = close, FAR * atr
         for c in range(PLACED):
-            out_NC[n, c] = 0.0
-            known_NC[n, c] = 0
+            values_NC[n, c] = 0.0
+            known_NC[n, c] = 1
+        known_NC[n, _FROM_PRICE] = atr == atr
         c = PLACED
         for value in (
             row_C[_RETURN] / sigma,
@@ -79,60 +85,72 @@ def fill_channels(rows_NC: Floats, out_NC: Tensor, known_NC: Masks) -> None:  # 
             (2 * close - row_C[_UPPER] - row_C[_LOWER]) / bands,
             bands / atr,
         ):
-            _put(out_NC, known_NC, n, c, value)
+            _put(values_NC, known_NC, n, c, value)
             c += 1
         for level in range(_NUM_LEVELS):
             first = _PIVOTS + 3 * level
             if level < _NUM_FAR:
-                _put(out_NC, known_NC, n, c, (close - row_C[first]) / (FAR * atr))
-                _put(out_NC, known_NC, n, c + 1, (close - row_C[first + 1]) / (FAR * atr))
+                _put(values_NC, known_NC, n, c, (close - row_C[first]) / (FAR * atr))
+                _put(values_NC, known_NC, n, c + 1, (close - row_C[first + 1]) / (FAR * atr))
                 c += 2
-            _put(out_NC, known_NC, n, c, row_C[first + 2])
+            _put(values_NC, known_NC, n, c, row_C[first + 2])
             c += 1
         for own in range(_NUM_OWN):
-            _put(out_NC, known_NC, n, c, row_C[_OWN + own])
+            _put(values_NC, known_NC, n, c, row_C[_OWN + own])
             c += 1
 
 
-def bar_channels(rows_NC: Floats) -> tuple[Tensor, Masks]:
-    """Return the channels of closed or forming rows that neither scale nor price move.
+def bar_channels(rows_NC: Floats) -> Shown:
+    """Return what models see of closed or forming rows, up to scale and price.
 
     Args:
         rows_NC: float64 (N, C) in the layout of `features.rows.COLUMNS`, or longer; NaN is unknown.
 
     Returns:
-        float32 (N, 32) and uint8 (N, 32), 1 where known; what is NaN in the row or has no unit (an
-        ATR, a deviation of zero) is 0 and unknown, as are the first five, which `place_prices`
-        makes.
+        Of N rows; what is NaN in the row or has no unit (an ATR, a deviation of zero) is 0 and
+        unknown. The first five channels are 0 until `place_prices` makes them.
     """
-    out_NC = np.empty((len(rows_NC), len(CHANNELS)), np.float32)
-    known_NC = np.empty((len(rows_NC), len(CHANNELS)), np.uint8)
-    fill_channels(rows_NC, out_NC, known_NC)
-    return out_NC, known_NC
+    shown = room_for_bars(len(rows_NC))
+    fill_channels(rows_NC, *shown)
+    return shown
 
 
-@numba.njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
+def room_for_bars(num: int) -> Shown:
+    """Return arrays for `num` bars, of any content."""
+    return _room(num, len(CHANNELS), PLACED)
+
+
+def room_for_book(num: int) -> Shown:
+    """Return arrays for `num` book seconds, of any content."""
+    return _room(num, len(BOOK_COLUMNS), 1)
+
+
+def _room(num: int, num_columns: int, num_prices: int) -> Shown:
+    shape = (num, num_columns)
+    return Shown(
+        np.empty(shape, np.float32), np.empty(shape, np.uint8), np.empty((num, num_prices))
+    )
+
+
+@numba.njit(cache=True, error_model="numpy")
 def place_prices(
-    rows_NC: Floats, out_NC: Tensor, known_NC: Masks, low: float, high: float, price: float
+    prices_NP: Floats, values_NC: Tensor, low: float, high: float, price: float
 ) -> None:  # pragma: no cover
     """Write the first five channels of rows in place.
 
     Args:
-        rows_NC: float64 (N, C) in the layout of `features.rows.COLUMNS`, or longer.
-        out_NC: float32 (N, 32).
-        known_NC: uint8 (N, 32).
+        prices_NP: float64 (N, 5) of `bar_channels`.
+        values_NC: float32 (N, 32).
         low: lowest low of the highest timeframe [quote currency].
         high: highest high of it; above `low`.
         price: newest traded price of the symbol [quote currency].
     """
-    span = high - low
-    for n in range(len(rows_NC)):
+    factor = 1 / (high - low)
+    for n in range(len(prices_NP)):
         for c in range(4):
-            out_NC[n, c] = (rows_NC[n, c] - low) / span
-            known_NC[n, c] = 1
-        atr = rows_NC[n, _ATR]
-        value = (rows_NC[n, _CLOSE] - price) / (FAR * atr) if atr > 0 else np.nan
-        _put(out_NC, known_NC, n, _FROM_PRICE, value)
+            values_NC[n, c] = (prices_NP[n, c] - low) * factor
+        value = (prices_NP[n, 3] - price) / prices_NP[n, 4]
+        values_NC[n, _FROM_PRICE] = min(max(value, -LIMIT), LIMIT) if value == value else 0.0
 
 
 def inverse_scale(x: Floats, scale_2: Floats, *, tick_size: float) -> Floats:
@@ -169,8 +187,10 @@ MANY = 10.0  # trades and messages a second at which their columns are one half
 MID_UNIT = 1e3  # 10 bps
 
 
-@numba.njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def fill_book(rows_TB: Floats, out_TB: Tensor, known_TB: Masks) -> None:  # pragma: no cover
+@numba.njit(cache=True, error_model="numpy")
+def fill_book(
+    rows_TB: Floats, values_TB: Tensor, known_TB: Masks, prices_TP: Floats
+) -> None:  # pragma: no cover
     """Write what `book_columns` returns in place."""
     for t in range(len(rows_TB)):
         row_B = rows_TB[t]
@@ -186,42 +206,39 @@ def fill_book(rows_TB: Floats, out_TB: Tensor, known_TB: Masks) -> None:  # prag
                 value = value / (abs(value) + unit)
             elif b in (_TRADES, _UPDATES):
                 value = value / (value + MANY)
-            elif b == _MID:
-                value = np.nan
-            _put(out_TB, known_TB, t, b, value)
+            _put(values_TB, known_TB, t, b, value)
+        prices_TP[t, 0] = row_B[_MID]
+        values_TB[t, _MID] = 0.0
 
 
-def book_columns(rows_TB: Floats) -> tuple[Tensor, Masks]:
-    """Return the scaled book rows but for the mid, which `place_mid` makes, and what is known.
+def book_columns(rows_TB: Floats) -> Shown:
+    """Return what models see of book rows, up to the price.
 
     A size x is x / (|x| + unit), the unit being the mean of the row's own known bins, so that 1/2
-    is as much as an average bin holds; the flows likewise, with their sign. Counts are n / (n + 10);
-    spread, imbalance and microprice stay as they are.
+    is as much as an average bin holds; the flows likewise, with their sign. Counts are
+    n / (n + 10); spread, imbalance and microprice stay as they are. The mid is 0 until `place_mid`
+    makes it.
 
     Args:
         rows_TB: float64 (T, 50) in the layout of `BOOK_COLUMNS`; NaN is unknown.
 
     Returns:
-        float32 (T, 50), 0 where unknown, and uint8 (T, 50), 1 where known. Without any resting size
-        no size is known.
+        Of T rows; without any resting size no size is known.
     """
-    out_TB = np.empty(rows_TB.shape, np.float32)
-    known_TB = np.empty(rows_TB.shape, np.uint8)
-    fill_book(rows_TB, out_TB, known_TB)
-    return out_TB, known_TB
+    shown = room_for_book(len(rows_TB))
+    fill_book(rows_TB, *shown)
+    return shown
 
 
-@numba.njit(cache=True, error_model="numpy")  # type: ignore[untyped-decorator]
-def place_mid(
-    rows_TB: Floats, out_TB: Tensor, known_TB: Masks, price: float
-) -> None:  # pragma: no cover
+@numba.njit(cache=True, error_model="numpy")
+def place_mid(prices_TP: Floats, values_TB: Tensor, price: float) -> None:  # pragma: no cover
     """Write the mid's distance from the current price in place, in units of 10 bps.
 
     Args:
-        rows_TB: float64 (T, 50) in the layout of `BOOK_COLUMNS`.
-        out_TB: float32 (T, 50).
-        known_TB: uint8 (T, 50).
+        prices_TP: float64 (T, 1) of `book_columns`.
+        values_TB: float32 (T, 50).
         price: newest traded price of the symbol [quote currency].
     """
-    for t in range(len(rows_TB)):
-        _put(out_TB, known_TB, t, _MID, MID_UNIT * (rows_TB[t, _MID] / price - 1))
+    for t in range(len(prices_TP)):
+        value = MID_UNIT * (prices_TP[t, 0] / price - 1)
+        values_TB[t, _MID] = min(max(value, -LIMIT), LIMIT) if value == value else 0.0

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -19,10 +21,10 @@ from alphapulse.domain.market import (
     Ints,
     Timeframe,
 )
-from alphapulse.domain.windows import BookWindow, MarketWindow, StreamWindow
+from alphapulse.domain.windows import BookWindow, MarketWindow, Shown, StreamWindow
 from alphapulse.features.channels import bar_channels, book_columns
 from alphapulse.features.laying import lay_bars, lay_book, scale_of
-from alphapulse.features.rows import COLUMNS
+from alphapulse.features.rows import BOOK_COLUMNS, COLUMNS
 
 # axes: F timeframe · T slot, oldest first · C column · B book column
 
@@ -69,12 +71,17 @@ def shown_seconds(book: BookWindow, event_ns: int) -> Ints:
     return np.asarray(start + np.flatnonzero(~is_hidden(BOOK, book.flags_T[start:stop])))
 
 
-def is_hidden(stream: str, flags_T: Flags) -> Bools:
-    """Return which rows no input shows: seconds whose trades were missed.
+def hidden_flags(stream: str) -> int:
+    """Return the BarFlag bits of rows no input shows: of seconds whose trades were missed.
 
     A longer bar is worth more flagged than masked: without one of its 299 there is no input.
     """
-    return (flags_T & INCOMPLETE > 0) & (stream in (BOOK, Timeframe.S1.value))
+    return INCOMPLETE if stream in (BOOK, Timeframe.S1.value) else 0
+
+
+def is_hidden(stream: str, flags_T: Flags) -> Bools:
+    """Return which rows no input shows."""
+    return flags_T & hidden_flags(stream) > 0
 
 
 def shows_forming(stream: StreamWindow, event_ns: int) -> bool:
@@ -91,49 +98,33 @@ def iso(ts_ns: int) -> str:
     return datetime.fromtimestamp(ts_ns // SECOND_NS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-Bars = tuple[Ints, Flags, Floats, Tensor, Masks]  # opens, flags, rows, channels, known
+# To a compiled function an array that may be written is of another type: all it gets may not.
+_NO_FORMING: Floats = np.empty(0)
+_NO_FORMING.flags.writeable = False
 
 
-def _bars(stream: StreamWindow) -> Bars:
-    """Return the arrays of a stream, channels made where nobody has made them yet."""
-    if stream.channels_TC is not None and stream.known_TC is not None:
-        shown = (stream.channels_TC, stream.known_TC)
-    else:
-        shown = bar_channels(stream.rows_TC)
-    return _locked(stream.open_ns_T, stream.flags_T, stream.rows_TC, *shown)
-
-
-def _seconds(book: BookWindow) -> Bars:
-    if book.columns_TB is not None and book.known_TB is not None:
-        shown = (book.columns_TB, book.known_TB)
-    else:
-        shown = book_columns(book.rows_TC)
-    return _locked(book.second_ns_T, book.flags_T, book.rows_TC, *shown)
-
-
-def _locked(*arrays: Any) -> Any:
-    """Return read-only arrays: to a compiled function those that are not are of another type."""
-    return tuple(array if _is_locked(array) else _lock(array) for array in arrays)
-
-
-def _is_locked(array: Any) -> bool:
-    return not array.flags.writeable
-
-
-def _lock(array: Any) -> Any:
+def _locked(array: Any) -> Any:
+    if not array.flags.writeable:
+        return array
     view = np.ascontiguousarray(array).view()
     view.flags.writeable = False
     return view
 
 
-_NO_BARS: Bars = _locked(
-    np.empty(0, np.int64),
-    np.empty(0, np.uint8),
-    np.empty((0, len(COLUMNS))),
-    np.empty((0, INPUT_SPEC.num_channels), np.float32),
-    np.empty((0, INPUT_SPEC.num_channels), np.uint8),
-)
-_NO_FORMING: Floats = _lock(np.zeros(len(COLUMNS)))
+def _shown(window: StreamWindow | BookWindow | None, show: Callable[[Floats], Shown]) -> Any:
+    """Return times, flags and what models see of a stream, made here if nobody has made it yet."""
+    if window is None:
+        return _nothing(show)
+    ts_ns_T = window.open_ns_T if isinstance(window, StreamWindow) else window.second_ns_T
+    shown = show(window.rows_TC) if window.shown is None else window.shown
+    return [_locked(array) for array in (ts_ns_T, window.flags_T, *shown)]
+
+
+@cache
+def _nothing(show: Callable[[Floats], Shown]) -> Any:
+    num_columns = len(COLUMNS) if show is bar_channels else len(BOOK_COLUMNS)
+    arrays = (np.empty(0, np.int64), np.empty(0, np.uint8), *show(np.empty((0, num_columns))))
+    return [_locked(array) for array in arrays]
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,38 +176,32 @@ class Grid:
             book_TB: float32 (300, 50) to fill.
             known_TB: uint8 (300, 50) to fill.
         """
-        at_ns = window.event_ns
-        found = []
+        at_ns, bars = window.event_ns, []
         for timeframe in TIMEFRAMES:
             stream = window.streams.get((symbol, timeframe))
-            is_shown = stream is not None and shows_forming(stream, at_ns)
-            forming_C = stream.forming_C if stream is not None and is_shown else None
-            found.append((
-                first_slot_ns(timeframe.value, at_ns),
-                _NO_BARS if stream is None else _bars(stream),
-                _NO_FORMING if forming_C is None else _locked(forming_C)[0],
-                stream.forming_flags if stream is not None and is_shown else 0,
-            ))  # fmt: skip
-        first_ns, bars, forming_C, forming_flags = found[-1]
-        low, high = scale_of(first_ns, *bars[:3], forming_C, forming_flags & VALID > 0)
+            forming_C, forming_flags = _NO_FORMING, 0
+            if stream is not None and shows_forming(stream, at_ns):
+                forming_C, forming_flags = _locked(stream.forming_C), stream.forming_flags
+            first_ns = first_slot_ns(timeframe.value, at_ns)
+            bars.append((first_ns, _shown(stream, bar_channels), forming_C, forming_flags))
+        first_ns, (open_ns_T, flags_T, *_, prices_TP), forming_C, _ = bars[-1]
+        end_ns = first_ns + num_closed(TIMEFRAMES[-1]) * TIMEFRAMES[-1].ns
+        low, high = scale_of(first_ns, end_ns, open_ns_T, flags_T, prices_TP, forming_C)
         counts = [
             lay_bars(
-                first_ns, timeframe.ns, num_closed(timeframe), timeframe is Timeframe.S1,
-                *bars, forming_C, forming_flags, low, high, price,
+                first_ns, timeframe.ns, num_closed(timeframe), hidden_flags(timeframe.value),
+                *shown, forming_C, forming_flags, low, high, price,
                 bars_FTC[f], known_FTC[f], flags_FT[f],
             )
-            for f, (timeframe, (first_ns, bars, forming_C, forming_flags)) in enumerate(
-                zip(TIMEFRAMES, found, strict=True)
+            for f, (timeframe, (first_ns, shown, forming_C, forming_flags)) in enumerate(
+                zip(TIMEFRAMES, bars, strict=True)
             )
         ]  # fmt: skip
-        num_seconds = 0
-        book = window.books.get(symbol)
-        if book is None:
-            book_TB[:], known_TB[:] = 0, 0
-        else:
-            first_ns = first_slot_ns(BOOK, at_ns)
-            num_seconds = lay_book(first_ns, SECOND_NS, *_seconds(book), price, book_TB, known_TB)
-        return cls(symbol, at_ns, low, high, *zip(*counts, strict=True), num_seconds, flags_FT)
+        usable, valid, incomplete = zip(*counts, strict=True)
+        seconds = _shown(window.books.get(symbol), book_columns)
+        first_ns = first_slot_ns(BOOK, at_ns)
+        num_seconds = lay_book(first_ns, SECOND_NS, *seconds, price, book_TB, known_TB)
+        return cls(symbol, at_ns, low, high, usable, valid, incomplete, num_seconds, flags_FT)
 
     def missing(self) -> list[str]:
         """Return one sentence for each required stream that is not whole."""

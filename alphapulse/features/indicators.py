@@ -168,7 +168,7 @@ class RowBuilder:
         return rows_TC, flags_T
 
     def _open_segment(self, open_ns_T: Ints, ohlcv_TC: Floats) -> Floats:
-        bars: list[Prices] = list(map(tuple, ohlcv_TC.tolist()))  # type: ignore[arg-type]
+        bars: list[Prices] = list(map(tuple, ohlcv_TC.tolist()))
         closes = [NAN, *(bar[3] for bar in bars)]
         samples = [sample_of(bar, before) for bar, before in zip(bars, closes[:-1], strict=True)]
         series_IT = np.array(samples).T.copy()

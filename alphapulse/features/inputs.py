@@ -132,9 +132,9 @@ def rebuild(package: InputPackage, rows: StoredStreams) -> ModelInput:
         StoreError: rows are missing, or what they give is not the input that was packed.
     """
     where = f"input of {package.symbol} at {iso(package.event_ns)}"
-    if package.spec != INPUT_SPEC.version:
+    if package.spec_version != INPUT_SPEC.version:
         raise StoreError(
-            f"{where}: expected input layout {INPUT_SPEC.version}, was {package.spec}; "
+            f"{where}: expected input layout {INPUT_SPEC.version}, was {package.spec_version}; "
             "rebuild it with the version of AlphaPulse that stored it"
         )
     window = restore_window(package, rows)
