@@ -73,6 +73,7 @@ class Feed:
     start_s: float = 10.0  # within which every live stream must have begun [s]
     silent_s: float = 3.0  # without a message after which a live stream is opened anew [s]
     backfill_s: float = 5.0  # most that everything waits for missed trades to be fetched [s]
+    indicators: tuple[str, ...] = ()  # modules of your own indicators, imported where bars come in
     reconnect_s: float = 1.0  # pause before the first attempt to reconnect; it doubles, to 30 s [s]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from alphapulse.domain.errors import ShapeMismatch
+from alphapulse.domain.errors import InvalidInput, ShapeMismatch
 from alphapulse.domain.market import TIMEFRAMES, Floats
 
 # axes: S symbol (the decided one first, then the reference) · F timeframe · T row, oldest first
@@ -45,7 +45,9 @@ CHANNELS: tuple[str, ...] = (
     "l4_leg", "l5_leg",
     "own_1", "own_2",  # room for a user's indicators, unknown until there are some
 )  # fmt: skip
+CHANNEL: dict[str, int] = {name: i for i, name in enumerate(CHANNELS)}
 NUM_OWN = 2
+FIRST_OWN = CHANNEL["own_1"]
 NUM_BINS = 20  # a side, each 5 bps wide, counted away from the mid: together +-1 %
 BOOK_COLUMNS: tuple[str, ...] = (
     # resting size [base currency] between i*5 and (i+1)*5 bps below mid, then above it
@@ -141,28 +143,12 @@ INPUT_SPEC = InputSpec()
 _SHAPES = INPUT_SPEC._shapes()
 
 
-class InvalidInput(ShapeMismatch):
-    """An input that no model may be fed.
-
-    Attributes:
-        reason: one of the keys of `INPUT_PROBLEMS`, such as `wrong_shape`.
-    """
-
-    def __init__(self, message: str, reason: str = "wrong_shape") -> None:
-        super().__init__(message)
-        self.reason = reason
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Keep the reason when the error crosses processes."""
-        return type(self), (str(self), self.reason)
-
-
+# Why no model may be fed an input: codes of `features.validation`, at the head of a message.
 INPUT_PROBLEMS: Mapping[str, str] = {
     "wrong_shape": "an axis has another length than the spec says",
     "wrong_dtype": "an array holds another type of number than the spec says",
     "foreign_spec": "the input was built for another layout than the model's",
     "not_finite": "a value is not a number or has no end",
-    "not_masked": "a value is not 0 where its mask says that it is not known",
     "missing_bars": "a row of a required timeframe is not there",
     "flat_scale": "the scale of a symbol has no width",
 }
@@ -191,7 +177,8 @@ class ModelInput:
         substitutions: what stood in for a stream that was not there, one sentence each.
 
     Raises:
-        InvalidInput: an array has another shape or type than its spec.
+        ShapeMismatch: an array has another shape than its spec says.
+        InvalidInput: it has another type.
     """
 
     symbol: str
@@ -220,9 +207,8 @@ class ModelInput:
                 require_shape(f"{self.symbol} {name}", array, expected)
             if array.dtype != DTYPES[name]:
                 raise InvalidInput(
-                    f"{self.symbol} {name}: expected {DTYPES[name]}, was {array.dtype}; "
-                    "build the input with features.inputs.build",
-                    "wrong_dtype",
+                    f"wrong_dtype: {self.symbol} {name}: expected {DTYPES[name]}, was "
+                    f"{array.dtype}; build the input with features.inputs.build"
                 )
 
     @property
@@ -255,7 +241,7 @@ DTYPES: Mapping[str, np.dtype[Any]] = {
 
 
 def require_shape(what: str, array: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
-    """Raise InvalidInput, naming the first axis that differs, unless the shape is `expected`."""
+    """Raise ShapeMismatch, naming the first axis that differs, unless the shape is `expected`."""
     if array.shape == expected:
         return
     axes = what.rsplit("_", 1)[-1]
@@ -264,8 +250,8 @@ def require_shape(what: str, array: npt.NDArray[Any], expected: tuple[int, ...])
     if differs and differs[0] < len(axes):
         letter = axes[differs[0]]
         where = f"axis {letter} ({AXES.get(letter, 'unnamed')})"
-    raise InvalidInput(
-        f"{what}: {where}: expected {expected}, was {array.shape}; "
+    raise ShapeMismatch(
+        f"wrong_shape: {what}: {where}: expected {expected}, was {array.shape}; "
         "build the input with features.inputs.build"
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from alphapulse.domain.inputs import BOOK_COLUMNS, CHANNELS, NUM_BINS, Masks, Tensor
+from alphapulse.domain.inputs import BOOK_COLUMNS, CHANNEL, CHANNELS, NUM_BINS, Masks, Tensor
 from alphapulse.domain.market import Floats
 from alphapulse.domain.windows import Shown
 from alphapulse.features.rows import BOOK_COLUMN, COLUMN, LEVELS, OWN
@@ -16,7 +16,6 @@ from alphapulse.features.rows import BOOK_COLUMN, COLUMN, LEVELS, OWN
 # once and another machine all give the same bits, so that an input can be made of finished rows
 # and rebuilt from stored ones.
 
-CHANNEL: dict[str, int] = {name: i for i, name in enumerate(CHANNELS)}
 LIMIT = 20.0  # of every channel but the four prices, and of every book column
 PLACED = 5  # the first channels, which scale and price move: `place_prices` makes them
 WIDEST = 2.0**23  # ticks of a scale: float32 is right to a quarter of a tick

@@ -187,16 +187,13 @@ class Grid:
         first_ns, (open_ns_T, flags_T, *_, prices_TP), forming_C, _ = bars[-1]
         end_ns = first_ns + num_closed(TIMEFRAMES[-1]) * TIMEFRAMES[-1].ns
         low, high = scale_of(first_ns, end_ns, open_ns_T, flags_T, prices_TP, forming_C)
-        counts = [
-            lay_bars(
-                first_ns, timeframe.ns, num_closed(timeframe), hidden_flags(timeframe.value),
-                *shown, forming_C, forming_flags, low, high, price,
-                bars_FTC[f], known_FTC[f], flags_FT[f],
-            )
-            for f, (timeframe, (first_ns, shown, forming_C, forming_flags)) in enumerate(
-                zip(TIMEFRAMES, bars, strict=True)
-            )
-        ]  # fmt: skip
+        counts = []
+        for f, timeframe in enumerate(TIMEFRAMES):
+            first_ns, shown, forming_C, forming_flags = bars[f]
+            slots = (first_ns, timeframe.ns, num_closed(timeframe), hidden_flags(timeframe.value))
+            scale = (low, high, price)
+            places = (bars_FTC[f], known_FTC[f], flags_FT[f])
+            counts.append(lay_bars(*slots, *shown, forming_C, forming_flags, *scale, *places))
         usable, valid, incomplete = zip(*counts, strict=True)
         seconds = _shown(window.books.get(symbol), book_columns)
         first_ns = first_slot_ns(BOOK, at_ns)

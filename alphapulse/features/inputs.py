@@ -19,15 +19,13 @@ from alphapulse.domain.inputs import (
 )
 from alphapulse.domain.market import Timeframe
 from alphapulse.domain.windows import MarketWindow
-from alphapulse.features.channels import CHANNEL, inverse_scale
+from alphapulse.features.channels import inverse_scale
 from alphapulse.features.grid import NUM_SLOTS, Grid, iso
 from alphapulse.features.packages import StoredStreams, pack, restore_window, stored_rows
-from alphapulse.features.peers import SLOTS, PeerTable
+from alphapulse.features.peers import PeerTable
 from alphapulse.features.registry import spec
 
 __all__ = [
-    "CHANNEL",
-    "SLOTS",
     "PeerTable",
     "build",
     "inverse_scale",

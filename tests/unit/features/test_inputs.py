@@ -10,11 +10,10 @@ import pytest
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import StoredRow
-from alphapulse.domain.inputs import CHANNELS, IncompleteInput, ModelInput
+from alphapulse.domain.inputs import CHANNEL, CHANNELS, IncompleteInput, ModelInput
 from alphapulse.domain.market import BarFlag, Flags, Floats, Ints, Timeframe
 from alphapulse.domain.windows import MarketWindow, StreamWindow
 from alphapulse.features.inputs import (
-    CHANNEL,
     PeerTable,
     build,
     inverse_scale,

@@ -74,4 +74,4 @@ def moe() -> Orchestrator:
 
 def changed(input: ModelInput, **arrays: np.ndarray) -> ModelInput:
     """Return a copy of `input` with other arrays, under a hash of its own."""
-    return replace(input, content_hash="", **arrays)
+    return replace(input, **arrays)
