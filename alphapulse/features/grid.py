@@ -111,20 +111,28 @@ def _locked(array: Any) -> Any:
     return view
 
 
-def _shown(window: StreamWindow | BookWindow | None, show: Callable[[Floats], Shown]) -> Any:
+# Times, flags, and what models see.
+Rows = tuple[Ints, Flags, Tensor, Masks, Floats]
+
+
+def _shown(window: StreamWindow | BookWindow | None, show: Callable[[Floats], Shown]) -> Rows:
     """Return times, flags and what models see of a stream, made here if nobody has made it yet."""
     if window is None:
         return _nothing(show)
     ts_ns_T = window.open_ns_T if isinstance(window, StreamWindow) else window.second_ns_T
-    shown = show(window.rows_TC) if window.shown is None else window.shown
-    return [_locked(array) for array in (ts_ns_T, window.flags_T, *shown)]
+    return _rows(ts_ns_T, window.flags_T, window.shown or show(window.rows_TC))
+
+
+def _rows(ts_ns_T: Ints, flags_T: Flags, shown: Shown) -> Rows:
+    values_TC, known_TC, prices_TP = map(_locked, shown)
+    return _locked(ts_ns_T), _locked(flags_T), values_TC, known_TC, prices_TP
 
 
 @cache
-def _nothing(show: Callable[[Floats], Shown]) -> Any:
+def _nothing(show: Callable[[Floats], Shown]) -> Rows:
     num_columns = len(COLUMNS) if show is bar_channels else len(BOOK_COLUMNS)
-    arrays = (np.empty(0, np.int64), np.empty(0, np.uint8), *show(np.empty((0, num_columns))))
-    return [_locked(array) for array in arrays]
+    nothing = show(np.empty((0, num_columns)))
+    return _rows(np.empty(0, np.int64), np.empty(0, np.uint8), nothing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,15 +197,20 @@ class Grid:
         low, high = scale_of(first_ns, end_ns, open_ns_T, flags_T, prices_TP, forming_C)
         counts = []
         for f, timeframe in enumerate(TIMEFRAMES):
-            first_ns, shown, forming_C, forming_flags = bars[f]
-            slots = (first_ns, timeframe.ns, num_closed(timeframe), hidden_flags(timeframe.value))
-            scale = (low, high, price)
-            places = (bars_FTC[f], known_FTC[f], flags_FT[f])
-            counts.append(lay_bars(*slots, *shown, forming_C, forming_flags, *scale, *places))
+            first_ns, (ts_ns_T, flags_T, values_TC, known_TC, prices_TP), forming_C, bits = bars[f]
+            counts.append(lay_bars(
+                first_ns, timeframe.ns, num_closed(timeframe), hidden_flags(timeframe.value),
+                ts_ns_T, flags_T, values_TC, known_TC, prices_TP, forming_C, bits,
+                low, high, price, bars_FTC[f], known_FTC[f], flags_FT[f],
+            ))  # fmt: skip
         usable, valid, incomplete = zip(*counts, strict=True)
         seconds = _shown(window.books.get(symbol), book_columns)
         first_ns = first_slot_ns(BOOK, at_ns)
-        num_seconds = lay_book(first_ns, SECOND_NS, *seconds, price, book_TB, known_TB)
+        ts_ns_T, flags_T, values_TB, known_T, mids_TP = seconds
+        num_seconds = lay_book(
+            first_ns, SECOND_NS, ts_ns_T, flags_T, values_TB, known_T, mids_TP,
+            price, book_TB, known_TB,
+        )  # fmt: skip
         return cls(symbol, at_ns, low, high, usable, valid, incomplete, num_seconds, flags_FT)
 
     def missing(self) -> list[str]:
