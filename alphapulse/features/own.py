@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from alphapulse.domain.errors import InvalidBar
 from alphapulse.features.registry import Bars, OwnIndicator, Unit, own
 from alphapulse.features.rows import OWN
 
-Prices = tuple[float, float, float, float, float]  # open, high, low, close, volume
+Prices = Sequence[float]  # open, high, low, close, volume
 
 
 class OwnColumns:
