@@ -110,11 +110,11 @@ def inverse_scale(x: Floats, scale_2: Floats) -> Floats:
 
 
 _BINS = slice(0, 2 * NUM_BINS)
-_FLOWS = slice(BOOK_COLUMN["ofi"], len(BOOK_COLUMNS))  # ofi, bought, sold, counts, depth
-_MID, _DEPTH = BOOK_COLUMN["mid"], BOOK_COLUMN["depth"]
+_FLOWS = slice(BOOK_COLUMN["ofi"], len(BOOK_COLUMNS))  # flows and counts
+_MID = BOOK_COLUMN["mid"]
 _IN_UNITS_B = np.array(
     [
-        i < 2 * NUM_BINS or name in ("ofi", "bought", "sold", "depth")
+        i < 2 * NUM_BINS or name in ("ofi", "ofi_levels", "bought", "sold")
         for name, i in BOOK_COLUMN.items()
     ]
 )
@@ -124,7 +124,7 @@ def book_columns(rows_TB: Floats, *, price: float) -> tuple[Tensor, Masks]:
     """Return the scaled book rows and which of their values are known.
 
     Sizes are log1p of size / unit, the unit being the window's median of known depth a known bin;
-    the order-flow imbalance likewise, with its sign. The mid is log(mid / price) in units of
+    the order-flow imbalances likewise, with their sign. The mid is log(mid / price) in units of
     10 bps, counts are log1p; spread, imbalance and microprice stay as they are.
 
     Args:
@@ -152,7 +152,7 @@ def book_columns(rows_TB: Floats, *, price: float) -> tuple[Tensor, Masks]:
 
 def _depth_unit(rows_TB: Floats) -> float:
     bins_T = np.count_nonzero(~np.isnan(rows_TB[:, _BINS]), axis=1)
-    depth_T = rows_TB[:, _DEPTH]
+    depth_T = np.nansum(rows_TB[:, _BINS], axis=1)
     usable_T = (depth_T > 0) & (bins_T > 0)
     if not usable_T.any():
         return math.nan

@@ -24,6 +24,7 @@ COLUMN: dict[str, int] = {name: i for i, name in enumerate(COLUMNS)}
 # NaN is unknown.
 NUM_BINS = 20  # a side, each 5 bps wide, counted away from the mid: together +-1 %
 BIN_BPS = 5.0
+FLOW_BPS = 10  # to either side
 BOOK_COLUMNS: tuple[str, ...] = (
     # resting size [base currency] between i*5 and (i+1)*5 bps below mid, then above it
     *(f"bid_{i:02d}" for i in range(NUM_BINS)),
@@ -34,11 +35,13 @@ BOOK_COLUMNS: tuple[str, ...] = (
     "microprice_bps",  # microprice against mid
     # order-flow imbalance at the best level summed over the second [base currency]
     "ofi",  # Cont, Kukanov, Stoikov (2014)
+    # of all levels within FLOW_BPS of the mid at the boundary: size added to the bids less size
+    # added to the asks, net of what left, between the second's begin and its end [base currency]
+    "ofi_levels",  # after Xu, Gould, Howison, Multi-Level Order-Flow Imbalance (2018)
     "bought",  # traded size, aggressor bought [base currency]
     "sold",
     "num_trades",
     "num_updates",  # book messages in the second
-    "depth",  # known resting size within the bins, both sides [base currency]
 )
 BOOK_COLUMN: dict[str, int] = {name: i for i, name in enumerate(BOOK_COLUMNS)}
 
