@@ -344,10 +344,12 @@ class Pivot:
     It does not exist before `confirm_ns`.
 
     Attributes:
-        level: 1 short-term, 2 intermediate, 3 long-term.
+        level: 1 short-term, 2 intermediate, 3 long-term, and so on.
         pivot_ns: open of the bar that holds the extreme [ns UTC].
         confirm_ns: close of the bar that confirmed it [ns UTC].
         price: the extreme [quote currency].
+        segment_id: counts the stretches of bars without a missing one in what its structure has
+            walked, from 0; no pivot spans two.
     """
 
     symbol: str
@@ -357,6 +359,7 @@ class Pivot:
     pivot_ns: int
     price: float
     confirm_ns: int
+    segment_id: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,13 @@
-"""Hold the Williams structure and the classic pivot points to vectors worked out by hand."""
+"""Hold the Williams structure to vectors worked out by hand."""
 
 from __future__ import annotations
 
 import pytest
 
 from alphapulse.domain.market import Pivot, Timeframe
-from alphapulse.features.pivots import PivotPoints, WilliamsStructure
+from alphapulse.features.pivots import WilliamsStructure
 
-# Source: the project's ML notes, 1.5 (V1-V7, worked out by hand) and 1.1.
+# Source: the project's ML notes, 1.5 (V1-V7, worked out by hand).
 # A bar is (high, low, open, close); a pivot is written KindBar=price@confirmBar.
 Shape = tuple[float, float, float, float]
 TF = Timeframe.M1
@@ -87,22 +87,3 @@ def test_every_level_of_v7_equals_the_vector(level: int) -> None:
     pivots = pivots_of(V7)
 
     assert written(pivots, level) == LEVELS_V7[level]
-
-
-def test_classic_levels_equal_the_vector() -> None:
-    levels = PivotPoints.classic(high=110, low=90, close=105)
-
-    assert [round(x, 4) for x in (levels.p, levels.r1, levels.s1)] == [101.6667, 113.3333, 93.3333]
-    assert [round(x, 4) for x in (levels.r2, levels.s2, levels.r3, levels.s3)] == [
-        121.6667,
-        81.6667,
-        133.3333,
-        73.3333,
-    ]
-
-
-def test_classic_levels_are_ordered_around_the_close() -> None:
-    levels = PivotPoints.classic(high=110, low=90, close=105)
-
-    assert levels.s3 < levels.s2 < levels.s1 < levels.p < levels.r1 < levels.r2 < levels.r3
-    assert levels.r2 - levels.p == pytest.approx(levels.p - levels.s2) == pytest.approx(20)

@@ -25,7 +25,8 @@ def pivot(
     level: int = 2,
     kind: PivotKind = PivotKind.HIGH,
 ) -> Pivot:
-    return Pivot(symbol, timeframe, level, kind, (at_s - 9) * SECOND_NS, 2_300.0, at_s * SECOND_NS)
+    pivot_ns, confirm_ns = (at_s - 9) * SECOND_NS, at_s * SECOND_NS
+    return Pivot(symbol, timeframe, level, kind, pivot_ns, 2_300.0, confirm_ns, segment_id=0)
 
 
 def scheduler(*had_s: int) -> RoundScheduler:
