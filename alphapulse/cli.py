@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from alphapulse.commands import asking, collecting, learning, running, trading
+from alphapulse.commands import asking, collecting, learning, lookahead, running, trading
 from alphapulse.domain.errors import AlphaPulseError
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ app = typer.Typer(
 for command in (
     *(running.up, running.down, running.status, running.doctor, running.errors, running.backtest),
     *(collecting.recordings, collecting.download, collecting.record),
+    lookahead.lookahead,
     *(learning.train, learning.sweep),
     *(trading.halt, trading.resume, trading.orders, trading.positions),
 ):

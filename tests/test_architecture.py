@@ -1,7 +1,7 @@
 """Hold every file to its floor: who may import whom, and where each heavy library may live.
 
     floor 4   serve_apps/   experiments/   actors/   alphapulse/cli.py with commands/, client.py,
-              collecting.py and doctor.py
+              analysing/, collecting.py and doctor.py
     floor 3   models/ data/ portfolio/ risk/ execution/ storage/ learning/ dashboard/ cluster.py
               assembly.py (where rooms meet)
     floor 2   interfaces.py   features/   config.py   logs.py
@@ -23,6 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOF = ("actors", "serve_apps", "experiments")
 FRONT = (
+    "analysing",  # what `lookahead` does: it asks rows, labels and models alike
     "cli",
     "client",
     "collecting",

@@ -198,6 +198,7 @@ NOTES = {
     "repeat": "not the same on the same bars; seed it, or it cannot be checked",
     "poison": "later bars change it",
     "prefix": "it becomes another once later bars are there",
+    "stream": "bar by bar it is another than over the whole history",
     "early": "it was known before what it depends on had happened",
     "revised": "known once, it became another later",
     "order": "it depends on what was asked before",
