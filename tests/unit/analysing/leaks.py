@@ -18,7 +18,7 @@ from alphapulse.domain.inference import INPUT_SPEC, Action, ModelInput, Predicti
 def honest(bars: pd.DataFrame) -> pd.DataFrame:
     """Return columns of closed bars alone, with long and short memories."""
     close = bars["close"]
-    hours = close.resample("1h", closed="left", label="right").last()  # known at its close
+    hours = close.resample("1h", closed="left", label="right").last().dropna()
     joined = hours.reindex(bars.index + (bars.index[1] - bars.index[0]), method="ffill")
     return pd.DataFrame(
         {
@@ -40,6 +40,11 @@ def volume_balance(bars: pd.DataFrame) -> pd.Series:
 def slow_mean(bars: pd.DataFrame) -> pd.Series:
     """Return an average of 200 bars that speaks from its first bar on."""
     return bars["close"].diff().ewm(span=200, adjust=False).mean().rename("slow")
+
+
+def too_few(bars: pd.DataFrame) -> pd.Series:
+    """Return fewer values than there are bars: nobody can say which bar they belong to."""
+    return bars["close"].rolling(20).mean().dropna()
 
 
 # ---- features with a planted leak ------------------------------------------------------------
