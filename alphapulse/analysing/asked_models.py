@@ -59,17 +59,29 @@ class Asked:
     close_N: Floats
 
 
-def ask(recording: Path, settings: Settings, *, count: int = NUM_INSTANTS) -> Asked:
-    """Return the newest minutes of the candles of a recording at which an input is complete.
+def candles_of(recording: Path, settings: Settings) -> list[BarSeries]:
+    """Return the candles of 1m, 1h and 1d of both symbols that models are taught.
 
-    Raises NoData if there is none, InvalidRecording if candles are missing.
+    Raises InvalidRecording if one is missing.
     """
-    instruments, minute_ns = settings.market.taught, Timeframe.M1.ns
-    series = [
+    return [
         read_series(recording / f"candles-{t}-{i.venue_symbol}.parquet", i.symbol, t)
-        for i in instruments
+        for i in settings.market.taught
         for t in (Timeframe.M1, Timeframe.H1, Timeframe.D1)
     ]
+
+
+def ask(series: Sequence[BarSeries], settings: Settings, *, count: int = NUM_INSTANTS) -> Asked:
+    """Return the newest minutes of candles at which an input is complete.
+
+    Args:
+        series: candles of every symbol and timeframe, as `candles_of` reads them.
+        settings: of market and feed.
+        count: minutes looked at.
+
+    Raises NoData if none is complete.
+    """
+    instruments, minute_ns = settings.market.taught, Timeframe.M1.ns
     end_ns = min(int(s.open_ns_T[-1]) for s in series if s.timeframe is Timeframe.M1) + minute_ns
     at_ns = end_ns - (count - 1) * minute_ns
     cache = MarketCache(instruments, settings.feed)
@@ -87,8 +99,8 @@ def ask(recording: Path, settings: Settings, *, count: int = NUM_INSTANTS) -> As
             inputs.append(input)
     if not inputs:
         raise NoData(
-            f"{recording}: expected a complete input in the last {count} minutes of its candles, "
-            "was none; name a recording with a longer history"
+            f"models: expected a complete input in the last {count} minutes of candles, was none; "
+            "name a recording with a longer history"
         )
     return Asked(windows, inputs, np.array([input.price for input in inputs]))
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from alphapulse.analysing import subjects
-from alphapulse.analysing.asked_models import Asked, ask, look_at_inputs, look_at_models
+from alphapulse.analysing.asked_models import ask, candles_of, look_at_inputs, look_at_models
 from alphapulse.config import Settings, load_settings
 from alphapulse.data.recordings import read_series
 from alphapulse.data.tape import VARIABLE, find_recording
@@ -230,7 +230,7 @@ def _check_labels(
 def _check_models(report: _Report, names: Sequence[str], folder: Path, settings: Settings) -> None:
     begun_s = time.perf_counter()
     models = {name: subjects.model(name) for name in names}
-    asked: Asked = ask(folder, settings)
+    asked = ask(candles_of(folder, settings), settings)
     count = len(asked.inputs_N)
     report.findings += look_at_inputs("inputs", asked, settings)
     report.note("inputs", "built-in inputs", count, "poison", begun_s)
