@@ -15,12 +15,8 @@ from alphapulse.data.cache import MarketCache
 from alphapulse.data.history import bars_of
 from alphapulse.data.recordings import read_series
 from alphapulse.domain.errors import NoData
-from alphapulse.domain.inference import (
-    INPUT_SPEC,
-    IncompleteInput,
-    ModelInput,
-    Prediction,
-)
+from alphapulse.domain.inference import Prediction
+from alphapulse.domain.inputs import CHANNELS, INPUT_SPEC, IncompleteInput, ModelInput
 from alphapulse.domain.market import (
     SECOND_NS,
     TIMEFRAMES,
@@ -31,7 +27,7 @@ from alphapulse.domain.market import (
     Timeframe,
 )
 from alphapulse.domain.windows import BookWindow, MarketWindow, StreamWindow
-from alphapulse.features.inputs import CHANNELS, PeerTable, build
+from alphapulse.features.inputs import PeerTable, build
 from alphapulse.features.lookahead import LEAK, NOTES, POISONS, Finding, Table
 from alphapulse.features.rows import BOOK_COLUMNS
 from alphapulse.interfaces import Model

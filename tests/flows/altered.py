@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from alphapulse.data.tape import Tape
-from alphapulse.domain.inference import Decision, ModelInput
+from alphapulse.domain.inference import Decision
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import (
     Bar,
     BarSeries,

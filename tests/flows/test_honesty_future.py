@@ -13,7 +13,8 @@ from alphapulse.config import Settings
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.recordings import read_series
 from alphapulse.data.tape import Tape
-from alphapulse.domain.inference import MODELS, DecisionPoint, ModelInput
+from alphapulse.domain.inference import MODELS, DecisionPoint
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import BarSeries, PivotKind, Timeframe
 from alphapulse.features.known_labels import look_at_labels
 from alphapulse.features.lookahead import look

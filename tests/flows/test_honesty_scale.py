@@ -13,7 +13,8 @@ import pytest
 from alphapulse.config import Settings
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
-from alphapulse.domain.inference import MODELS, DecisionPoint, ModelInput, Prediction
+from alphapulse.domain.inference import MODELS, DecisionPoint, Prediction
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import Instrument, Timeframe
 from alphapulse.features.inputs import stored_rows
 from alphapulse.features.rows import COLUMN

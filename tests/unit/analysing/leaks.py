@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from alphapulse.domain.inference import INPUT_SPEC, Action, ModelInput, Prediction
+from alphapulse.domain.inference import Action, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, ModelInput
 
 # ---- honest features ------------------------------------------------------------------------
 
