@@ -104,11 +104,12 @@ class RowBuilder:
         self._next_ns: int | None = None
         self._close = NAN
 
-    def open(self, series: BarSeries) -> tuple[Floats, Flags]:
+    def open(self, series: BarSeries, *, newest: int | None = None) -> tuple[Floats, Flags]:
         """Start from the closed candles of the venue and return their rows.
 
         Args:
             series: closed bars, oldest first; may be empty; a longer step is a missing bar.
+            newest: how many rows to return, all unless it is said; all bars count for them.
 
         Returns:
             float64 (T, C) rows and uint8 (T,) flags: VALID and VENUE, EMPTY where nobody traded,
@@ -116,24 +117,30 @@ class RowBuilder:
         """
         self.reset()
         self._levels = SessionLevels(self._timeframe)
-        rows_TC = np.empty((len(series), len(self.columns)))
+        first = 0 if newest is None else max(len(series) - newest, 0)
+        rows = [np.empty((0, len(self.columns)))]
         flags_T = np.full(len(series), VALID | VENUE, np.uint8)
         cuts = np.flatnonzero(np.diff(series.open_ns_T) != self._timeframe.ns) + 1
         bounds = [0, *cuts.tolist(), len(series)] if len(series) else []
         for start, stop in pairwise(bounds):
             self.reset()
             part = slice(start, stop)
-            rows_TC[part] = self._open_segment(series.open_ns_T[part], series.ohlcv_TC[part])
+            made = self._open_segment(
+                series.open_ns_T[part], series.ohlcv_TC[part], skip=max(first - start, 0)
+            )
+            rows.append(made)
             flags_T[start : min(start + WARM_UP - 1, stop)] |= np.uint8(WARMUP)
         flags_T[series.ohlcv_TC[:, 4] == 0] |= np.uint8(EMPTY)
-        return rows_TC, flags_T
+        return np.concatenate(rows), flags_T[first:]
 
-    def _open_segment(self, open_ns_T: Ints, ohlcv_TC: Floats) -> Floats:
+    def _open_segment(self, open_ns_T: Ints, ohlcv_TC: Floats, *, skip: int) -> Floats:
+        """Open a segment and return the rows of its bars after the first `skip`."""
         bars = ohlcv_TC.tolist()
         closes = [NAN, *(bar[3] for bar in bars)]
         read = sample_code()
         samples = [read(*bar, before) for bar, before in zip(bars, closes, strict=False)]
-        series_IT, outputs_OT = np.array(samples).T.copy(), []
+        series_IT = np.array(samples).T.copy()
+        outputs_OT: list[Floats] = []
         for i, indicator in enumerate(INDICATORS):
             if len(bars) < indicator.warm_up:
                 outputs_OT += [np.full(len(bars), NAN)] * len(indicator.columns)
@@ -143,17 +150,19 @@ class RowBuilder:
         self._num_closed = len(bars)
         self._start = samples if len(bars) < LONGEST else []
         row = row_code(self.columns, self._own.names, asks=False)
+        outputs_TO = np.array(outputs_OT)[:, skip:].T.tolist()
         made = []
-        for open_ns, bar, before, outputs in zip(
-            open_ns_T.tolist(), bars, closes, np.array(outputs_OT).T.tolist(), strict=False
-        ):
+        for t, (open_ns, bar) in enumerate(zip(open_ns_T.tolist(), bars, strict=True)):
             self._commit(open_ns, bar)
+            if t < skip:
+                self._own.pass_by(bar)
+                continue
             structure, levels = self._structure, self._levels.state
-            told = (before, structure.state, structure.context, levels, self._own.close)
-            made.append(row(self._pack, outputs, *bar, *told))
+            told = (closes[t], structure.state, structure.context, levels, self._own.close)
+            made.append(row(self._pack, outputs_TO[t - skip], *bar, *told))
         self._next_ns = int(open_ns_T[-1]) + self._timeframe.ns
         self._close = closes[-1]
-        return np.frombuffer(b"".join(made)).reshape(len(bars), -1)
+        return np.frombuffer(b"".join(made)).reshape(-1, len(self.columns))
 
     def close(self, bar: Bar) -> tuple[Floats, int]:
         """Take the next closed bar and return its final row.

@@ -34,6 +34,10 @@ class OwnColumns:
         """Forget the bars: a new segment begins."""
         self._bars.clear()
 
+    def pass_by(self, bar: Prices) -> None:
+        """Take the next closed bar and ask nobody."""
+        self._bars.append(bar)
+
     def close(self, bar: Prices, atr: float) -> list[float]:
         """Take the next closed bar and return what `peek` does."""
         if not self._indicators:
