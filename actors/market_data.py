@@ -13,7 +13,8 @@ from alphapulse import cluster, logs
 from alphapulse.data.feed import MarketFeed, PointFeed
 from alphapulse.data.shards import Shards, dealt
 from alphapulse.domain.errors import InvalidRequest, Unavailable
-from alphapulse.domain.inference import DecisionPoint, Prediction, Tensor, trace_id
+from alphapulse.domain.inference import DecisionPoint, Prediction, trace_id
+from alphapulse.domain.inputs import Tensor
 from alphapulse.domain.trading import Quote
 from alphapulse.domain.windows import CacheView
 

@@ -19,14 +19,8 @@ from actors.resume import ledger_path, resume_point
 from alphapulse import cluster, logs
 from alphapulse.assembly import make_desk
 from alphapulse.domain.errors import AlphaPulseError, ClusterError, InvalidRequest, Unavailable
-from alphapulse.domain.inference import (
-    Decision,
-    DecisionPoint,
-    ModelInput,
-    Prediction,
-    Thresholds,
-    trace_id,
-)
+from alphapulse.domain.inference import Decision, DecisionPoint, Prediction, Thresholds, trace_id
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import Promotion
 from alphapulse.domain.trading import Quote
 from alphapulse.execution.engine import Engine

@@ -11,13 +11,8 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayTaskError
 
 from alphapulse.domain.errors import AlphaPulseError, ClusterError, Unavailable
-from alphapulse.domain.inference import (
-    DecisionPoint,
-    DecisionRecord,
-    Prediction,
-    Tensor,
-    Thresholds,
-)
+from alphapulse.domain.inference import DecisionPoint, DecisionRecord, Prediction, Thresholds
+from alphapulse.domain.inputs import Tensor
 from alphapulse.domain.learning import Cursor, Followed, Outcome, Promotion
 from alphapulse.domain.trading import Quote
 from alphapulse.domain.windows import CacheView

@@ -22,6 +22,7 @@ from typing import Any
 
 from alphapulse.domain.errors import AlphaPulseError, ConfigError
 from alphapulse.domain.inference import Thresholds
+from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.market import Instrument
 from alphapulse.domain.trading import VenueRules
 
@@ -73,6 +74,7 @@ class Feed:
     start_s: float = 10.0  # within which every live stream must have begun [s]
     silent_s: float = 3.0  # without a message after which a live stream is opened anew [s]
     backfill_s: float = 5.0  # most that everything waits for missed trades to be fetched [s]
+    indicators: tuple[str, ...] = ()  # modules of your own indicators, imported where bars come in
     reconnect_s: float = 1.0  # pause before the first attempt to reconnect; it doubles, to 30 s [s]
 
 
@@ -187,16 +189,17 @@ class Settings:
 
     @property
     def hash(self) -> str:
-        """Return sha256 over the sections that can change a decision, hex."""
+        """Return sha256 over all that can change a decision: sections and inputs' layout."""
         return self._hash_of(DECISIVE)
 
     @property
     def training_hash(self) -> str:
-        """Return sha256 over the sections that can change the first checkpoints, hex."""
+        """Return sha256 over the sections that can change the first checkpoints, and the layout."""
         return self._hash_of(TAUGHT)
 
     def _hash_of(self, sections: Sequence[str]) -> str:
-        chosen = {name: dataclasses.asdict(getattr(self, name)) for name in sections}
+        chosen: dict[str, Any] = {n: dataclasses.asdict(getattr(self, n)) for n in sections}
+        chosen["inputs"] = INPUT_SPEC.content_hash  # of another version: another run, other models
         return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
 
     @property

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from alphapulse.domain.inference import DecisionRecord, Example, InputSpec, ModelInput, Prediction
+from alphapulse.domain.inference import DecisionRecord, Example, Prediction
+from alphapulse.domain.inputs import InputSpec, ModelInput
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import BarSeries, Instrument, MarketEvent, Timeframe
 from alphapulse.domain.status import Command, Snapshot

@@ -11,7 +11,8 @@ import numpy as np
 
 from alphapulse.config import Learning
 from alphapulse.domain.errors import InvalidRequest
-from alphapulse.domain.inference import Example, ModelInput
+from alphapulse.domain.inference import Example
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import OUTCOME_VERSION, Outcome
 from alphapulse.domain.market import Floats
 from alphapulse.interfaces import Query

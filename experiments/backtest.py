@@ -24,10 +24,10 @@ from alphapulse.domain.inference import (
     Decision,
     DecisionPoint,
     DecisionRecord,
-    ModelInput,
     Thresholds,
     inference_id,
 )
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.execution.engine import Engine
 from alphapulse.execution.ledger import Ledger
 from alphapulse.execution.recorder import Recorder

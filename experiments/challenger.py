@@ -51,12 +51,14 @@ class Scores:
     hit_NF: Floats
 
 
-def score(network: CnnNetwork, rows: Sequence[Example]) -> Scores:
-    """Return the losses and hits of `network` on examples."""
+def score(model: CNN, rows: Sequence[Example]) -> Scores:
+    """Return the losses and hits of a model on examples."""
     heads, hit = [], []
     with torch.inference_mode():
         for i in range(0, len(rows), BATCH_ROWS):
-            outputs, targets = outputs_of(network, batch_of(rows[i : i + BATCH_ROWS]))
+            outputs, targets = outputs_of(
+                model.network, batch_of(rows[i : i + BATCH_ROWS], model.spec)
+            )
             losses = head_losses(outputs, targets)
             heads.append(torch.stack([losses[head] for head in HEADS]))
             hit.append(hits(outputs, targets))
@@ -100,7 +102,7 @@ def learn(
     losses: list[float] = []
 
     def loss_of(pick: list[int]) -> torch.Tensor:
-        loss = cnn_loss(network, batch_of([older[n] for n in pick]))
+        loss = cnn_loss(network, batch_of([older[n] for n in pick], champion.spec))
         losses.append(float(loss.detach()))
         return loss
 
@@ -114,7 +116,7 @@ def learn(
     )
     network.eval()
     with torch.inference_mode():
-        outputs, targets = outputs_of(network, batch_of(newest))
+        outputs, targets = outputs_of(network, batch_of(newest, champion.spec))
     calibrate(network, outputs.clone(), hits(outputs, targets).clone())
     return CNN(
         network,

@@ -13,17 +13,18 @@ from alphapulse.config import Settings
 from alphapulse.data.cache import MarketCache
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import InvalidRecording, NoData
-from alphapulse.domain.inference import INPUT_SPEC, Example, Masks, ModelInput, Prediction, Tensor
+from alphapulse.domain.inference import Example, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, Masks, ModelInput, Tensor
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, BarSeries, Ints, Timeframe
 from alphapulse.domain.windows import MarketWindow
 from alphapulse.features.inputs import PeerTable, build
+from alphapulse.features.registry import WARM_UP
 from alphapulse.models.network import volatility_SF
 from experiments.labels import Answers, Part
 
 # axes: N instant, oldest first · S symbol · F timeframe · T row · C channel
-WARMUP_BARS = (
-    400  # 1m bars before the first instant: 300 shown, and what the slowest indicator needs
-)
+# 1m bars before the first instant: those shown, and what the slowest indicator needs
+WARMUP_BARS = INPUT_SPEC.num_rows + WARM_UP
 MIN_MINUTES = 4_000  # in fewer, no entry of the smallest part settles within it (300 minutes)
 SHARES = {"cnn": 0.6, "rl": 0.25, "moe": 0.15}  # of the training instants, oldest first
 HELD_OUT = "held_out"
@@ -40,6 +41,7 @@ class Dataset:
         symbols: the primary one first.
         at_N: int64 (N,) instants [ns UTC].
         bars_NSFTC: float32 (N, 2, 4, 300, 32), the primary symbol first.
+        known_NSFTQ: uint8 (N, 2, 4, 300, 4) which of the channels are known, a bit each.
         flags_NSFT: uint8 (N, 2, 4, 300).
         inputs_N: the two inputs of each instant, without their bars and flags.
         parts: by name: cnn, rl, moe, held_out.
@@ -49,6 +51,7 @@ class Dataset:
     symbols: tuple[str, ...]
     at_N: Ints
     bars_NSFTC: Tensor
+    known_NSFTQ: Masks
     flags_NSFT: Masks
     inputs_N: Sequence[tuple[ModelInput, ...]]
     parts: Mapping[str, Part]
@@ -58,8 +61,17 @@ class Dataset:
         """Return the input of symbol `s` at instant `n`, as the feed built it."""
         order = np.array([s, 1 - s])
         kept = self.inputs_N[n][s]
-        bars_SFTC, flags_SFT = self.bars_NSFTC[n][order], self.flags_NSFT[n][order]
-        return replace(kept, bars_SFTC=bars_SFTC, flags_SFT=flags_SFT)
+        return replace(
+            kept,
+            bars_SFTC=self.bars_NSFTC[n][order],
+            known_SFTC=np.unpackbits(self.known_NSFTQ[n][order], axis=-1),
+            flags_SFT=self.flags_NSFT[n][order],
+        )
+
+    @property
+    def spec(self) -> InputSpec:
+        """Return the layout of the inputs."""
+        return self.inputs_N[0][0].spec
 
     def rows(self, part: str, upstream: Upstream, *, positions: Sequence[int] = (0,)) -> Rows:
         """Return the examples of a part, each at every one of `positions` (0 flat, 1 long)."""
@@ -96,7 +108,7 @@ class Rows(Sequence[Example]):
         input = self._dataset.input(n, s)
         if position:
             account_A = np.array([position, 0, 0, 0], dtype=np.float32)
-            input = replace(input, account_A=account_A, content_hash="")
+            input = replace(input, account_A=account_A)
         targets = {head: values[i, s] for head, values in self._part.pivots.items()}
         targets["result"] = self._part.results_NS2[i, s]
         targets["action"] = self._part.actions_NS2[i, s, position : position + 1]
@@ -137,6 +149,7 @@ async def collect(
     )
     n, f, t = len(at_N), INPUT_SPEC.num_timeframes, INPUT_SPEC.num_rows
     bars_NSFTC = np.zeros((n, 2, f, t, INPUT_SPEC.num_channels), dtype=np.float32)
+    known_NSFTQ = np.zeros((n, 2, f, t, INPUT_SPEC.num_channels // 8), dtype=np.uint8)
     flags_NSFT = np.zeros((n, 2, f, t), dtype=np.uint8)
     kept_ns: list[int] = []
     inputs: list[tuple[ModelInput, ...]] = []
@@ -144,7 +157,9 @@ async def collect(
         pair = input_pair(window, symbols)
         on_instant()
         if pair:
-            _keep(pair[0], bars_NSFTC[len(inputs)], flags_NSFT[len(inputs)])
+            count = len(inputs)
+            _keep(pair[0], bars_NSFTC[count], flags_NSFT[count])
+            known_NSFTQ[count] = np.packbits(pair[0].known_SFTC, axis=-1)
             inputs.append(tuple(_without_bars(input) for input in pair))
             kept_ns.append(window.event_ns)
     if not inputs:
@@ -156,6 +171,7 @@ async def collect(
         symbols,
         np.array(kept_ns, dtype=np.int64),
         bars_NSFTC[:count],
+        known_NSFTQ[:count],
         flags_NSFT[:count],
         inputs,
         {},
@@ -217,6 +233,7 @@ def _keep(input: ModelInput, bars_SFTC: Tensor, flags_SFT: Masks) -> None:
 
 _SHAPES = INPUT_SPEC.shapes()
 _NO_BARS = np.zeros(_SHAPES["bars_SFTC"], dtype=np.float32)
+_NOTHING_SEEN = np.zeros(_SHAPES["known_SFTC"], dtype=np.uint8)
 _NO_FLAGS = np.zeros(_SHAPES["flags_SFT"], dtype=np.uint8)
 _NO_BOOK = np.zeros(_SHAPES["book_STB"], dtype=np.float32)
 _NOTHING_KNOWN = np.zeros(_SHAPES["known_STB"], dtype=np.uint8)
@@ -231,6 +248,7 @@ def _without_bars(input: ModelInput) -> ModelInput:
     return replace(
         input,
         bars_SFTC=_NO_BARS,
+        known_SFTC=_NOTHING_SEEN,
         flags_SFT=_NO_FLAGS,
         book_STB=_NO_BOOK,
         known_STB=_NOTHING_KNOWN,

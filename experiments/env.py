@@ -13,7 +13,7 @@ import numpy as np
 from alphapulse.config import Settings
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import NoData
-from alphapulse.domain.inference import INPUT_SPEC, Tensor
+from alphapulse.domain.inputs import INPUT_SPEC, Tensor
 from alphapulse.domain.market import SECOND_NS, BarSeries, Floats, Instrument, Ints, Timeframe
 from alphapulse.learning.rewards import FLAT, Held, Rules, moved, reward, target_of
 from alphapulse.models.cnn import CNN

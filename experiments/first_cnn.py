@@ -46,7 +46,7 @@ def train(
         decay: of the weights.
         on_epoch: called with the network after every pass.
     """
-    model = CNN.fresh(seed=training.seed, cost_bps=training.cost_bps)
+    model = CNN.fresh(seed=training.seed, cost_bps=training.cost_bps, spec=dataset.spec)
     network, part = model.network, dataset.parts["cnn"]
     seed_all(training.seed)
     orders = [torch.randperm(part.end - part.begin) for _ in range(training.epochs)]

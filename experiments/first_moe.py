@@ -19,7 +19,7 @@ def train(
         upstream: by (instant, symbol) what CNN and policy predict when flat, for the parts `moe`
             and `held_out`.
     """
-    model = Orchestrator.fresh(seed=training.seed)
+    model = Orchestrator.fresh(seed=training.seed, spec=dataset.spec)
     shown = dataset.rows("moe", upstream)
     model.fit(shown, seed=training.seed)
     return model, model.report(dataset.rows(HELD_OUT, upstream), num_examples=len(shown))

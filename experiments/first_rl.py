@@ -19,7 +19,7 @@ def train(dataset: Dataset, training: Training, upstream: Upstream) -> tuple[RL,
         training: the seed.
         upstream: by (instant, symbol) the CNN's prediction, for the parts `rl` and `held_out`.
     """
-    model = RL.fresh(seed=training.seed)
+    model = RL.fresh(seed=training.seed, spec=dataset.spec)
     shown = dataset.rows("rl", upstream, positions=FLAT_AND_LONG)
     model.fit(shown, seed=training.seed, epochs=EPOCHS)
     return model, model.report(shown, dataset.rows(HELD_OUT, upstream, positions=FLAT_AND_LONG))

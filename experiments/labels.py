@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from alphapulse.domain.inference import Tensor
+from alphapulse.domain.inputs import Tensor
 from alphapulse.domain.learning import LEVELS
 from alphapulse.domain.market import (
     TIMEFRAMES,

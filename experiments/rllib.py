@@ -22,7 +22,7 @@ from ray.rllib.env.single_agent_episode import SingleAgentEpisode
 from ray.tune.registry import register_env
 from torch import nn
 
-from alphapulse.domain.inference import Tensor
+from alphapulse.domain.inputs import Tensor
 from alphapulse.models.network import seed_all
 from alphapulse.models.policy import ACTIONS, NUM_ACCOUNT_FIELDS, PolicyNetwork
 from alphapulse.models.rl import RL

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from alphapulse.domain.inference import Action, Prediction, Tensor
+from alphapulse.domain.inference import Action, Prediction
+from alphapulse.domain.inputs import Tensor
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import Floats, Ints
 from alphapulse.interfaces import Query

@@ -201,7 +201,7 @@ def _challenge(
 
     challenger = learn(
         best,
-        weighted(found.train, shown, np.nanmean(score(best.network, shown).loss_NF, axis=1)),
+        weighted(found.train, shown, np.nanmean(score(best, shown).loss_NF, axis=1)),
         seed=settings.training.seed,
         trained={
             "from": done.champion,
@@ -216,8 +216,8 @@ def _challenge(
     under_way.stage("comparing")
     verdict, figures = judge(
         found.compared,
-        score(best.network, compared),
-        score(challenger.network, compared),
+        score(best, compared),
+        score(challenger, compared),
         promote_at=settings.learning.promote_at,
     )
     answers = [(row.inference_id, row.known_ns) for row in found.train]

@@ -11,7 +11,8 @@ from ray import serve
 from ray.serve.handle import DeploymentHandle
 
 from alphapulse import logs
-from alphapulse.domain.inference import Decision, ModelInput, Prediction, Thresholds
+from alphapulse.domain.inference import Decision, Prediction, Thresholds
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.interfaces import Model
 from alphapulse.models.checkpoints import directory_of
 from alphapulse.models.decide import decide, local

@@ -17,12 +17,17 @@ NAMES = {
     "alphapulse.domain": "",
     "alphapulse.domain.errors": """
         AlphaPulseError CheckpointError ClusterError ConfigError HomeInUse InvalidBar InvalidEvent
-        InvalidRecording InvalidRequest NoData PortTaken ShapeMismatch StoreError Unavailable
+        InvalidInput InvalidRecording InvalidRequest NoData PortTaken ShapeMismatch StoreError
+        Unavailable
     """,
     "alphapulse.domain.inference": """
-        Action Decision DecisionPoint DecisionRecord Example Forecast INPUT_SPEC IncompleteInput
-        InputPackage InputSpec MODELS Masks ModelInput Prediction StoredRow StreamRef Tensor
-        Thresholds inference_id require_shape trace_id
+        Action Decision DecisionPoint DecisionRecord Example Forecast InputPackage MODELS Prediction
+        StoredRow StreamRef Thresholds inference_id trace_id
+    """,
+    "alphapulse.domain.inputs": """
+        AXES BOOK_COLUMNS CHANNEL CHANNELS DTYPES FIRST_OWN INPUT_PROBLEMS INPUT_SPEC
+        IncompleteInput InputSpec Masks ModelInput NUM_BINS NUM_OWN PEER_FIELDS Tensor
+        require_shape
     """,
     "alphapulse.domain.learning": """
         Cursor Followed Inference LEVELS NAN OUTCOME_VERSION Outcome PastDecision Promotion
@@ -39,7 +44,7 @@ NAMES = {
         rounded_down
     """,
     "alphapulse.domain.windows": """
-        BookSnapshot BookWindow BucketWindow Buckets CacheView MarketWindow StreamWindow
+        BookSnapshot BookWindow BucketWindow Buckets CacheView MarketWindow Shown StreamWindow
     """,
     "alphapulse.config": """
         Cluster DECISIVE DecisionRules Feed Learning Market PREFIX Risk Server Settings Storage

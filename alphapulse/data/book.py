@@ -220,7 +220,7 @@ class Book:
         microprice = (bid * ask_size + ask * bid_size) / both
         row_B[BOOK_COLUMN["microprice_bps"]] = (microprice / mid - 1) / BPS
         sizes_J = self._levels.bins()
-        row_B[: 2 * NUM_BINS], row_B[BOOK_COLUMN["depth"]] = sizes_J[:-1], sizes_J[-1]
+        row_B[: 2 * NUM_BINS] = sizes_J[:-1]
 
     def _restart(self, snapshot: BookDelta) -> BookChange:
         if self.is_known and snapshot.last_id < self.last_id:

@@ -28,6 +28,7 @@ from alphapulse.domain.market import (
 )
 from alphapulse.domain.trading import Quote
 from alphapulse.domain.windows import CacheView, MarketWindow
+from alphapulse.features import registry
 from alphapulse.features.grid import iso
 
 QUARANTINE_SIZE = 1_000  # newest refused events kept to look at; the counter knows all of them
@@ -65,6 +66,7 @@ class MarketCache:
         self.quarantined: Counter[str] = Counter()
         self.quarantine: deque[tuple[str, MarketEvent]] = deque(maxlen=QUARANTINE_SIZE)
         self._settings = settings
+        registry.load(settings.indicators)
         self._symbols = {i.symbol: SymbolCache(i, settings) for i in instruments}
         self._closed_ns = -1  # every bar that ends by now is closed
         self._newest_ns = -1  # newest event taken

@@ -15,15 +15,8 @@ from alphapulse.data.refusals import Refusals
 from alphapulse.data.rows import read_only
 from alphapulse.data.shard import Shard
 from alphapulse.data.shards import Shards
-from alphapulse.domain.inference import (
-    INPUT_SPEC,
-    DecisionPoint,
-    IncompleteInput,
-    ModelInput,
-    Prediction,
-    StoredRow,
-    Tensor,
-)
+from alphapulse.domain.inference import DecisionPoint, Prediction, StoredRow
+from alphapulse.domain.inputs import INPUT_SPEC, IncompleteInput, ModelInput, Tensor
 from alphapulse.domain.market import SECOND_NS, Instrument
 from alphapulse.domain.quality import Reason
 from alphapulse.domain.trading import Quote

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from alphapulse.domain.market import Bools, Flags, Floats, Ints
+from alphapulse.domain.windows import Shown
 from alphapulse.features.rows import BUCKET_COLUMNS
 
 # axes: T row, oldest first · C column of the rows
 FIRST_SIZE = 1_024  # rows there is room for at first; a busy second of BTC has some hundred trades
 
+Show = Callable[..., object]  # of the rows and the arrays of a Shown
 Kind = tuple[type[np.generic], int]  # of a value, and how many a row; 0 is a plain column
 WHOLE, REAL = (np.int64, 0), (np.float64, 0)
 TRADES: tuple[Kind, ...] = (WHOLE, WHOLE, WHOLE, REAL, WHOLE, (np.bool_, 0))
@@ -22,10 +24,23 @@ BUCKETS: tuple[Kind, ...] = (
 
 
 class Rows:
-    """Rows of one stream, written once: a view that was handed out never changes."""
+    """Rows of one stream, written once: a view that was handed out never changes.
 
-    def __init__(self, *, keep: int, num_columns: int) -> None:
-        self._keep = keep
+    Beside each row lies what models see of it, so that an input is made by copying.
+    """
+
+    def __init__(
+        self, *, keep: int, num_columns: int, room: Callable[[int], Shown], show: Show
+    ) -> None:
+        """Make room.
+
+        Args:
+            keep: number of rows.
+            num_columns: of a row.
+            room: makes arrays for what models see of so many rows.
+            show: writes what models see of rows into them.
+        """
+        self._keep, self._room, self._show = keep, room, show
         self._num = 0
         self._flags_T: Flags
         self._allocate(4 * keep, num_columns)
@@ -36,15 +51,16 @@ class Rows:
     def append(self, ts_ns: int, row_C: Floats, flags: int) -> None:
         """Write the next row; the oldest leaves once `keep` are there."""
         if self._num == len(self._ts_ns_T):  # move on to new memory: views keep the old
-            ts_ns_T, rows_TC, flags_T = self.newest(self._keep)
-            self._allocate(len(self._ts_ns_T), self._rows_TC.shape[1])
+            ts_ns_T, rows_TC, flags_T, seen = self.newest(self._keep)
+            self._allocate(self._num, self._rows_TC.shape[1])
             self._num = len(ts_ns_T)
-            self._ts_ns_T[: self._num] = ts_ns_T
-            self._rows_TC[: self._num] = rows_TC
-            self._flags_T[: self._num] = flags_T
-        self._ts_ns_T[self._num] = ts_ns
-        self._rows_TC[self._num] = row_C
-        self._flags_T[self._num] = flags
+            for array, rows in zip(self._arrays, (ts_ns_T, rows_TC, flags_T, *seen), strict=True):
+                array[: self._num] = rows
+        at = slice(self._num, self._num + 1)
+        self._ts_ns_T[at] = ts_ns
+        self._rows_TC[at] = row_C
+        self._flags_T[at] = flags
+        self._show(self._rows_TC[at], *(array[at] for array in self._shown))
         self._num += 1
 
     def flag(self, bit: int, *, from_ns: int, until_ns: int, but: int = 0) -> None:
@@ -62,17 +78,23 @@ class Rows:
             self._flags_T = self._flags_T.copy()
             self._flags_T[first:last][wanted_T] |= bit
 
-    def newest(self, count: int, *, from_ns: int = 0) -> tuple[Ints, Floats, Flags]:
+    def newest(self, count: int, *, from_ns: int = 0) -> tuple[Ints, Floats, Flags, Shown]:
         """Return read-only views of the newest `count` rows at or after `from_ns`."""
         first = max(self._num - min(count, self._keep), 0)
         first += int(np.searchsorted(self._ts_ns_T[first : self._num], from_ns))
         shown = slice(first, self._num)
-        return read_only(self._ts_ns_T[shown], self._rows_TC[shown], self._flags_T[shown])
+        ts_ns_T, rows_TC, flags_T, *seen = read_only(*(array[shown] for array in self._arrays))
+        return ts_ns_T, rows_TC, flags_T, Shown(*seen)
+
+    @property
+    def _arrays(self) -> tuple[Any, ...]:
+        return self._ts_ns_T, self._rows_TC, self._flags_T, *self._shown
 
     def _allocate(self, size: int, num_columns: int) -> None:
         self._ts_ns_T = np.empty(size, np.int64)
         self._rows_TC = np.empty((size, num_columns))
         self._flags_T = np.empty(size, np.uint8)
+        self._shown = self._room(size)
 
 
 class Columns:

@@ -26,8 +26,9 @@ from alphapulse.domain.market import (
 )
 from alphapulse.domain.trading import Quote
 from alphapulse.domain.windows import BookWindow, Buckets, BucketWindow, StreamWindow
+from alphapulse.features.channels import fill_book, fill_channels, room_for_bars, room_for_book
 from alphapulse.features.indicators import RowBuilder
-from alphapulse.features.rows import BOOK_COLUMNS, BUCKET_COLUMN, COLUMNS
+from alphapulse.features.rows import BOOK_COLUMNS, BUCKET_COLUMN
 
 # axes: N trade · C column of the rows
 FORMING, PARTIAL = int(BarFlag.FORMING), int(BarFlag.PARTIAL)
@@ -59,8 +60,21 @@ class SymbolCache:
         keep, self.symbol = settings.cache_bars, instrument.symbol
         self.book = Book(instrument)
         self.builders = {tf: RowBuilder(self.symbol, tf) for tf in TIMEFRAMES}
-        self.rows = {tf: Rows(keep=keep, num_columns=len(COLUMNS)) for tf in TIMEFRAMES}
-        self.book_rows = Rows(keep=settings.cache_s, num_columns=len(BOOK_COLUMNS))
+        self.rows = {
+            tf: Rows(
+                keep=keep,
+                num_columns=len(builder.columns),
+                room=room_for_bars,
+                show=fill_channels,
+            )
+            for tf, builder in self.builders.items()
+        }
+        self.book_rows = Rows(
+            keep=settings.cache_s,
+            num_columns=len(BOOK_COLUMNS),
+            room=room_for_book,
+            show=fill_book,
+        )
         self.has_book = False
         self.last_trade_id = self.last_book_id = 0
         self._settings = settings
@@ -206,10 +220,18 @@ class SymbolCache:
             return None
         first_ns = last_slot_ns - (count - 1) * timeframe.ns
         closed = self.rows[timeframe].newest(count, from_ns=first_ns)
-        if forming is None:
-            return StreamWindow(self.symbol, timeframe, *closed, None, None, 0)
-        row_C, flags = forming
-        return StreamWindow(self.symbol, timeframe, *closed, last_slot_ns, row_C, flags)
+        row_C, flags = forming or (None, 0)
+        return StreamWindow(
+            symbol=self.symbol,
+            timeframe=timeframe,
+            open_ns_T=closed[0],
+            rows_TC=closed[1],
+            flags_T=closed[2],
+            forming_open_ns=None if forming is None else last_slot_ns,
+            forming_C=row_C,
+            forming_flags=flags,
+            shown=closed[3],
+        )
 
     def forming(self, timeframe: Timeframe, event_ns: int) -> FormingRow | None:
         """Return the row of the bar not closed yet; None before the first price."""

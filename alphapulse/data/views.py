@@ -17,7 +17,7 @@ def candles(
     cache: SymbolCache, timeframe: Timeframe, count: int, now_ns: int
 ) -> list[dict[str, Any]]:
     """Return the newest `count` closed bars and the one forming at `now_ns`, -1 for none."""
-    opens, rows_TC, flags_T = cache.rows[timeframe].newest(count)
+    opens, rows_TC, flags_T, *_ = cache.rows[timeframe].newest(count)
     shown = list(map(_candle, opens.tolist(), rows_TC[:, :5].tolist(), flags_T.tolist()))
     forming = None
     if timeframe is not SECONDS and now_ns >= 0:

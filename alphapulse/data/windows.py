@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from alphapulse.config import Feed
 from alphapulse.data.symbol_cache import SymbolCache
-from alphapulse.domain.inference import INPUT_SPEC
+from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.market import TIMEFRAMES, Timeframe
 from alphapulse.domain.windows import BookWindow, CacheView, MarketWindow, StreamWindow
 

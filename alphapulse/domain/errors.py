@@ -7,7 +7,8 @@ AlphaPulseError
 ├── InvalidBar       (ValueError)   prices that cannot be one bar
 ├── InvalidEvent     (ValueError)   a market event that cannot have happened
 ├── InvalidRequest       (ValueError)    a question or a wish that cannot be met as it was asked
-├── ShapeMismatch    (ValueError)   an array whose axes are not those of its spec
+├── InvalidInput     (ValueError)   an input that no model may be fed
+│   └── ShapeMismatch               an array whose axes are not those of its spec
 ├── CheckpointError  (ValueError)   weights that are missing, damaged or of another layout
 ├── StoreError       (OSError)      the journal or the lake did not take or give a record
 ├── HomeInUse        (RuntimeError) a second process on a home that is in use                exit 1
@@ -64,7 +65,11 @@ class InvalidRequest(AlphaPulseError, ValueError):
     """A question or a wish that cannot be met as it was asked."""
 
 
-class ShapeMismatch(AlphaPulseError, ValueError):
+class InvalidInput(AlphaPulseError, ValueError):
+    """An input that no model may be fed; the message begins with the reason's code."""
+
+
+class ShapeMismatch(InvalidInput):
     """An array whose axes differ from its spec; the message names axis, expected and actual."""
 
 

@@ -1,4 +1,4 @@
-"""What a model was fed, what it said, what was decided, and the record that keeps all of it."""
+"""What a model said, what was decided, and the record that keeps all of it with its input."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from alphapulse.domain.errors import InvalidRequest, ShapeMismatch
+from alphapulse.domain.errors import InvalidRequest
+from alphapulse.domain.inputs import IncompleteInput, Masks, ModelInput, Tensor
 from alphapulse.domain.market import Floats, Mark, PivotKind, Timeframe
 
-# axes: S symbol (the decided one first, then the reference) · F timeframe · T row, oldest first
-#       C channel · K peer slot · P peer field · A account field · B book bin or feature
-#       H hidden unit
-Tensor = npt.NDArray[np.float32]
-Masks = npt.NDArray[np.uint8]
-
+# axes: K peer slot · P peer field · A account field · C column · H hidden unit
 MODELS: tuple[str, ...] = ("cnn", "rl", "moe")
 
 
@@ -29,125 +24,6 @@ class Action(StrEnum):
     BUY = "buy"
     SELL = "sell"
     HOLD = "hold"
-
-
-@dataclass(frozen=True, slots=True)
-class InputSpec:
-    """The axes of a ModelInput.
-
-    Its version changes whenever a channel, a slot or a field changes its meaning.
-    """
-
-    version: int = 1
-    num_symbols: int = 2
-    num_timeframes: int = 4
-    num_rows: int = 300
-    num_channels: int = 32
-    num_book_columns: int = 50
-    num_slots: int = 16
-    num_peer_fields: int = 64
-    num_account_fields: int = 4
-    required: tuple[str, ...] = ("1m", "1h", "1d")  # of both symbols; 1s, book: optional, masked
-
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the expected shape of every array, by attribute name of ModelInput."""
-        s, f, t = self.num_symbols, self.num_timeframes, self.num_rows
-        return {
-            "bars_SFTC": (s, f, t, self.num_channels),
-            "flags_SFT": (s, f, t),
-            "book_STB": (s, t, self.num_book_columns),
-            "known_STB": (s, t, self.num_book_columns),
-            "peers_KP": (self.num_slots, self.num_peer_fields),
-            "awake_K": (self.num_slots,),
-            "account_A": (self.num_account_fields,),
-            "scale_S2": (s, 2),
-        }
-
-
-INPUT_SPEC = InputSpec()
-
-
-@dataclass(frozen=True, slots=True)
-class ModelInput:
-    """Everything a model may see at one decision instant.
-
-    Attributes:
-        symbol: the instrument the decision is about.
-        reference: the other instrument.
-        event_ns: decision instant [ns UTC].
-        window_version: version of the MarketWindow it was built from.
-        price: newest traded price of `symbol` [quote currency].
-        bars_SFTC: float32 (2, 4, 300, 32), channels of `features.inputs.CHANNELS`.
-        flags_SFT: uint8 (2, 4, 300) BarFlag bits; a row without VALID is zero and must be masked.
-        book_STB: float32 (2, 300, 50), columns of `features.rows.BOOK_COLUMNS`, scaled.
-        known_STB: uint8 (2, 300, 50): 1 where the book value is known.
-        peers_KP: float32 (16, 64) last outputs by slot.
-        awake_K: uint8 (16,): 1 where a slot holds an output.
-        account_A: float32 (4,): position [-1..1], unrealised result [R], seconds in trade / 300,
-            drawdown.
-        scale_S2: float64 (2, 2): low and high of the last 300 daily bars, the forming day included.
-        substitutions: what stood in for a stream that was not there, one sentence each.
-        content_hash: sha256 over the spec's version, the names above and every array's bytes, hex.
-    """
-
-    symbol: str
-    reference: str
-    event_ns: int
-    window_version: int
-    price: float
-    bars_SFTC: Tensor
-    flags_SFT: Masks
-    book_STB: Tensor
-    known_STB: Masks
-    peers_KP: Tensor
-    awake_K: Masks
-    account_A: Tensor
-    scale_S2: Floats
-    substitutions: tuple[str, ...] = ()
-    spec: InputSpec = INPUT_SPEC
-    content_hash: str = field(default="")
-
-    def __post_init__(self) -> None:
-        for name, expected in self.spec.shapes().items():
-            require_shape(f"{self.symbol} {name}", getattr(self, name), expected)
-        if not self.content_hash:
-            object.__setattr__(self, "content_hash", self._hash())
-
-    def _hash(self) -> str:
-        digest = hashlib.sha256(
-            f"{self.spec.version}|{self.symbol}|{self.reference}|{self.event_ns}".encode()
-        )
-        for name in self.spec.shapes():
-            digest.update(np.ascontiguousarray(getattr(self, name)).data)
-        return digest.hexdigest()
-
-
-def require_shape(what: str, array: npt.NDArray[Any], expected: tuple[int, ...]) -> None:
-    """Raise ShapeMismatch, naming the first axis that differs, unless the shape is `expected`."""
-    if array.shape == expected:
-        return
-    axes = what.rsplit("_", 1)[-1]
-    differs = [i for i, (a, b) in enumerate(zip(array.shape, expected, strict=False)) if a != b]
-    where = f"axis {axes[differs[0]]}" if differs and differs[0] < len(axes) else "number of axes"
-    raise ShapeMismatch(
-        f"{what}: {where}: expected {expected}, was {array.shape}; "
-        "build the input with features.inputs.build"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class IncompleteInput:
-    """Why no input could be built: no prediction is made (R9.2).
-
-    Attributes:
-        reason: code, such as `missing_bars`.
-        missing: one sentence per missing component, with expected and actual counts.
-    """
-
-    symbol: str
-    event_ns: int
-    reason: str
-    missing: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,6 +185,10 @@ class InputPackage:
     """An input as it is stored: references to closed rows plus what is new.
 
     The tensor is rebuilt from it bit for bit.
+
+    Attributes:
+        spec_version: of the input's layout, `InputSpec.version`.
+        own: names of the users' indicators in it, `InputSpec.own`.
     """
 
     symbol: str
@@ -322,6 +202,7 @@ class InputPackage:
     awake_K: Masks
     account_A: Tensor
     substitutions: tuple[str, ...]
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

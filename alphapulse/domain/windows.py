@@ -14,6 +14,22 @@ from alphapulse.domain.market import Flags, Floats, Ints, Timeframe, Trades
 # axes: T row, oldest first · C column · K bucket, rising price · R row, a bucket a second · P field
 
 
+class Shown(NamedTuple):
+    """What models see of finished rows, made once and copied into every input.
+
+    Attributes:
+        values_TC: float32 (T, C) channels of bars or columns of book seconds, 0 where an input
+            places what depends on scale and price, and where nothing is known.
+        known_TC: uint8 (T, C): 1 where the value is known.
+        prices_TP: float64 (T, P) what is placed: of a bar open, high, low, close and 10 ATR, of a
+            book second its mid [quote currency]; NaN is unknown.
+    """
+
+    values_TC: npt.NDArray[np.float32]
+    known_TC: Flags
+    prices_TP: Floats
+
+
 @dataclass(frozen=True, slots=True)
 class StreamWindow:
     """The newest closed rows of one symbol and timeframe, with the forming row apart.
@@ -21,12 +37,13 @@ class StreamWindow:
     Attributes:
         open_ns_T: int64 (T,) opens of the closed bars [ns UTC], strictly rising; a missing bar
             leaves a gap.
-        rows_TC: float64 (T, C) closed rows in the layout of `features.rows.COLUMNS`; immutable once
-            written.
+        rows_TC: float64 (T, C) closed rows: `features.rows.COLUMNS`, then what the cache knows
+            besides (`features.registry.layout`); immutable once written.
         flags_T: uint8 (T,) BarFlag bits.
         forming_open_ns: open of the forming bar [ns UTC], None where the stream has none.
         forming_C: float64 (C,) row of the forming bar, None where the stream has none.
         forming_flags: BarFlag bits of the forming row.
+        shown: what models see of the rows; None where the rows alone are kept.
     """
 
     symbol: str
@@ -37,6 +54,7 @@ class StreamWindow:
     forming_open_ns: int | None
     forming_C: Floats | None
     forming_flags: int
+    shown: Shown | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +67,14 @@ class BookWindow:
         rows_TC: float64 (T, C) in the layout of `features.rows.BOOK_COLUMNS`; NaN is unknown, never
             empty.
         flags_T: uint8 (T,) BarFlag bits: INCOMPLETE or none.
+        shown: what models see of the rows; None where the rows alone are kept.
     """
 
     symbol: str
     second_ns_T: Ints
     rows_TC: Floats
     flags_T: Flags
+    shown: Shown | None = None
 
 
 class Buckets(NamedTuple):  # made at every event, in half the time of a frozen dataclass

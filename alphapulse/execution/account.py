@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from alphapulse.config import Risk
-from alphapulse.domain.inference import Tensor
+from alphapulse.domain.inputs import Tensor
 from alphapulse.domain.market import SECOND_NS
 from alphapulse.domain.trading import ZERO, Account, Position
 from alphapulse.execution.ledger_tables import Halt, Step, text

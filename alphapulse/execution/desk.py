@@ -13,7 +13,8 @@ from typing import Any
 
 from alphapulse.config import Risk
 from alphapulse.domain.errors import InvalidRequest, StoreError, Unavailable
-from alphapulse.domain.inference import Decision, DecisionPoint, Tensor
+from alphapulse.domain.inference import Decision, DecisionPoint
+from alphapulse.domain.inputs import Tensor
 from alphapulse.domain.trading import (
     ZERO,
     Account,

@@ -15,13 +15,12 @@ from alphapulse.domain.inference import (
     Decision,
     DecisionPoint,
     DecisionRecord,
-    IncompleteInput,
-    ModelInput,
     Prediction,
     StoredRow,
     Thresholds,
     trace_id,
 )
+from alphapulse.domain.inputs import IncompleteInput, ModelInput
 from alphapulse.execution.recorder import Recorder
 from alphapulse.logs import get_logger
 

@@ -1,159 +1,243 @@
-"""Turn float64 rows into what a network reads: 32 bar channels and 50 book columns."""
+"""Turn float64 rows into what a network reads: the 32 channels of a bar, 50 columns of the book."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
-
+import numba
 import numpy as np
 
-from alphapulse.domain.inference import Masks, Tensor
+from alphapulse.domain.inputs import BOOK_COLUMNS, CHANNEL, CHANNELS, NUM_BINS, Masks, Tensor
 from alphapulse.domain.market import Floats
-from alphapulse.features.rows import BOOK_COLUMN, BOOK_COLUMNS, COLUMN, NUM_BINS
+from alphapulse.domain.windows import Shown
+from alphapulse.features.rows import BOOK_COLUMN, COLUMN, LEVELS, OWN
 
 # axes: N rows of any timeframe · T second, oldest first · C channel · B book column
+#
+# Plain arithmetic in the order it is written, compiled without liberties: one row alone, many at
+# once and another machine all give the same bits, so that an input can be made of finished rows
+# and rebuilt from stored ones.
 
-# Channels of ModelInput.bars_SFTC: each a function of its own row, the symbol's scale and the
-# current price.
-CHANNELS: tuple[str, ...] = (
-    # in the scale of the highest timeframe (R1.9): 0 is its low, 1 its high; never clipped
-    "open", "high", "low", "close",
-    "log_return",  # in standard deviations of the last 60
-    "upper", "lower", "body",  # high - close, close - low, close - open, in ATR
-    "from_price",  # distance of the close from the current price, in 10 ATR
-    "volume",  # standard score of log1p(volume) over the last 60 bars
-    "rsi", "mfi",  # (x - 50) / 50
-    "adx",  # / 100
-    "natr",  # ATR / close, a plain ratio
-    "cci",  # / 200
-    "willr",  # (x + 50) / 50
-    "roc",  # change over 10 bars, in ATR
-    "aroonosc",  # / 100
-    # distance of the close and MACD histogram, in ATR
-    "from_ema12", "from_ema26", "macd_hist",
-    "percent_b",  # place within the Bollinger bands: -1 is the lower, +1 the upper one
-    "band_width",  # in ATR
-    # distance of the close from the newest confirmed pivots, in 10 ATR; leg since: -1, +1
-    "l1_from_high", "l1_from_low", "l1_leg",
-    "l2_from_high", "l2_from_low", "l2_leg",
-    "l3_from_high", "l3_from_low", "l3_leg",
+LIMIT = 20.0  # of every channel but the four prices, and of every book column
+PLACED = 5  # the first channels, which scale and price move: `place_prices` makes them
+WIDEST = 2.0**23  # ticks of a scale: float32 is right to a quarter of a tick
+FAR = 10.0  # ATR: unit of distances that span many bars
+
+_OPEN, _HIGH, _LOW, _CLOSE, _ATR = (
+    COLUMN[name] for name in ("open", "high", "low", "close", "atr14")
+)
+_RETURN, _SIGMA, _VOLUME, _RSI, _MFI, _ADX, _EMA, _HIST, _UPPER, _LOWER, _VWAP = (
+    COLUMN[name]
+    for name in (
+        "log_return", "sigma", "volume_score", "rsi14", "mfi14", "adx14", "ema26", "macd_hist",
+        "bb_upper", "bb_lower", "vwap20",
+    )
 )  # fmt: skip
-CHANNEL: dict[str, int] = {name: i for i, name in enumerate(CHANNELS)}
-LIMIT = 20.0  # of every channel but the first four, and of every book column
+_FROM_PRICE = CHANNEL["from_price"]
+_PIVOTS = COLUMN["l1_high"]
+_OWN = COLUMN[OWN[0]]
+_NUM_OWN = len(OWN)
+_NUM_FAR = 3  # levels whose prices are channels; of the others the leg alone
+_NUM_LEVELS = len(LEVELS)
 
 
-def bar_channels(rows_NC: Floats, *, low: float, high: float, price: float) -> Tensor:
-    """Return the channels of feature rows, computed in float64 and cast once.
+@numba.njit(cache=True, error_model="numpy")
+def _put(out_NC: Tensor, known_NC: Masks, n: int, c: int, value: float) -> None:  # pragma: no cover
+    if value == value:
+        out_NC[n, c] = min(max(value, -LIMIT), LIMIT)
+        known_NC[n, c] = 1
+    else:
+        out_NC[n, c] = 0.0
+        known_NC[n, c] = 0
+
+
+@numba.njit(cache=True, error_model="numpy")
+def fill_channels(
+    rows_NC: Floats, values_NC: Tensor, known_NC: Masks, prices_NP: Floats
+) -> None:  # pragma: no cover
+    """Write what `bar_channels` returns in place."""
+    for n in range(len(rows_NC)):
+        row_C = rows_NC[n]
+        high, low, close = row_C[_HIGH], row_C[_LOW], row_C[_CLOSE]
+        atr = row_C[_ATR] if row_C[_ATR] > 0 else np.nan
+        sigma = row_C[_SIGMA] if row_C[_SIGMA] > 0 else np.nan
+        width = row_C[_UPPER] - row_C[_LOWER]
+        bands = width if width > 0 else np.nan
+        prices_NP[n, 0], prices_NP[n, 1], prices_NP[n, 2] = row_C[_OPEN], high, low
+        prices_NP[n, 3], prices_NP[n, 4] = close, FAR * atr
+        for c in range(PLACED):
+            values_NC[n, c] = 0.0
+            known_NC[n, c] = 1
+        known_NC[n, _FROM_PRICE] = atr == atr
+        c = PLACED
+        for value in (
+            row_C[_RETURN] / sigma,
+            (high - close) / atr,
+            (close - low) / atr,
+            (close - row_C[_OPEN]) / atr,
+            row_C[_VOLUME],
+            (row_C[_RSI] - 50) / 50,
+            (row_C[_MFI] - 50) / 50,
+            row_C[_ADX] / 100,
+            atr / close,
+            (close - row_C[_EMA]) / atr,
+            row_C[_HIST] / atr,
+            (close - row_C[_VWAP]) / atr,
+            (2 * close - row_C[_UPPER] - row_C[_LOWER]) / bands,
+            bands / atr,
+        ):
+            _put(values_NC, known_NC, n, c, value)
+            c += 1
+        for level in range(_NUM_LEVELS):
+            first = _PIVOTS + 3 * level
+            if level < _NUM_FAR:
+                _put(values_NC, known_NC, n, c, (close - row_C[first]) / (FAR * atr))
+                _put(values_NC, known_NC, n, c + 1, (close - row_C[first + 1]) / (FAR * atr))
+                c += 2
+            _put(values_NC, known_NC, n, c, row_C[first + 2])
+            c += 1
+        for own in range(_NUM_OWN):
+            _put(values_NC, known_NC, n, c, row_C[_OWN + own])
+            c += 1
+
+
+def bar_channels(rows_NC: Floats) -> Shown:
+    """Return what models see of closed or forming rows, up to scale and price.
 
     Args:
-        rows_NC: float64 (N, C) in the layout of `features.rows.COLUMNS`; NaN where there is no row
-            or no value yet.
+        rows_NC: float64 (N, C) in the layout of `features.rows.COLUMNS`, or longer; NaN is unknown.
+
+    Returns:
+        Of N rows; what is NaN in the row or has no unit (an ATR, a deviation of zero) is 0 and
+        unknown. The first five channels are 0 until `place_prices` makes them.
+    """
+    shown = room_for_bars(len(rows_NC))
+    fill_channels(rows_NC, *shown)
+    return shown
+
+
+def room_for_bars(num: int) -> Shown:
+    """Return arrays for `num` bars, of any content."""
+    return _room(num, len(CHANNELS), PLACED)
+
+
+def room_for_book(num: int) -> Shown:
+    """Return arrays for `num` book seconds, of any content."""
+    return _room(num, len(BOOK_COLUMNS), 1)
+
+
+def _room(num: int, num_columns: int, num_prices: int) -> Shown:
+    shape = (num, num_columns)
+    return Shown(
+        np.empty(shape, np.float32), np.empty(shape, np.uint8), np.empty((num, num_prices))
+    )
+
+
+@numba.njit(cache=True, error_model="numpy")
+def place_prices(
+    prices_NP: Floats, values_NC: Tensor, low: float, high: float, price: float
+) -> None:  # pragma: no cover
+    """Write the first five channels of rows in place.
+
+    Args:
+        prices_NP: float64 (N, 5) of `bar_channels`.
+        values_NC: float32 (N, 32).
         low: lowest low of the highest timeframe [quote currency].
         high: highest high of it; above `low`.
         price: newest traded price of the symbol [quote currency].
-
-    Returns:
-        float32 (N, 32); what is NaN in the row or has no unit (an ATR, a deviation of zero) is 0.
     """
-    x = dict(zip(COLUMN, np.ascontiguousarray(rows_NC.T), strict=True))
-    channels_CN = np.empty((len(CHANNELS), len(rows_NC)))
-    with np.errstate(over="ignore"):  # a unit next to nothing: the limit holds
-        for channel_N, values_N in zip(channels_CN, _channels(x, low, high, price), strict=True):
-            channel_N[:] = values_N
-    np.clip(channels_CN[4:], -LIMIT, LIMIT, out=channels_CN[4:])
-    channels_CN[np.isnan(channels_CN)] = 0.0
-    return np.ascontiguousarray(channels_CN.astype(np.float32).T)
+    factor = 1 / (high - low)
+    for n in range(len(prices_NP)):
+        for c in range(4):
+            values_NC[n, c] = (prices_NP[n, c] - low) * factor
+        value = (prices_NP[n, 3] - price) / prices_NP[n, 4]
+        values_NC[n, _FROM_PRICE] = min(max(value, -LIMIT), LIMIT) if value == value else 0.0
 
 
-def _channels(x: dict[str, Floats], low: float, high: float, price: float) -> Iterator[Floats]:
-    """Yield the channels in the order of CHANNELS, NaN where there is no value."""
-    close, atr = x["close"], _unit(x["atr14"])
-    far = 10 * atr
-    bands = _unit(x["bb_upper"] - x["bb_lower"])
-    for name in ("open", "high", "low", "close"):
-        yield (x[name] - low) / (high - low)
-    yield x["log_return"] / _unit(x["sigma"])
-    yield (x["high"] - close) / atr
-    yield (close - x["low"]) / atr
-    yield (close - x["open"]) / atr
-    yield (close - price) / far
-    yield (np.log1p(x["volume"]) - x["volume_mean"]) / _unit(x["volume_std"])
-    yield (x["rsi14"] - 50) / 50
-    yield (x["mfi14"] - 50) / 50
-    yield x["adx14"] / 100
-    yield atr / close
-    yield x["cci20"] / 200
-    yield (x["willr14"] + 50) / 50
-    yield x["roc10"] / 100 * close / atr
-    yield x["aroonosc14"] / 100
-    yield (close - x["ema12"]) / atr
-    yield (close - x["ema26"]) / atr
-    yield x["macd_hist"] / atr
-    yield (2 * close - x["bb_upper"] - x["bb_lower"]) / bands
-    yield bands / atr
-    for level in ("l1", "l2", "l3"):
-        yield (close - x[f"{level}_high"]) / far
-        yield (close - x[f"{level}_low"]) / far
-        yield x[f"{level}_leg"]
+def inverse_scale(x: Floats, scale_2: Floats, *, tick_size: float) -> Floats:
+    """Return the prices [quote currency] behind the first four channels, exactly.
 
-
-def _unit(values: Floats) -> Floats:
-    """Return what may be divided by: NaN where `values` is not positive."""
-    return np.asarray(np.where(values > 0, values, np.nan))
-
-
-def inverse_scale(x: Floats, scale_2: Floats) -> Floats:
-    """Return the prices [quote currency] behind the first four channels, given low and high."""
-    low, high = scale_2
-    prices: Floats = np.asarray(x, np.float64) * (high - low) + low
-    return prices
-
-
-_BINS = slice(0, 2 * NUM_BINS)
-_FLOWS = slice(BOOK_COLUMN["ofi"], len(BOOK_COLUMNS))  # ofi, bought, sold, counts, depth
-_MID, _DEPTH = BOOK_COLUMN["mid"], BOOK_COLUMN["depth"]
-_IN_UNITS_B = np.array(
-    [
-        i < 2 * NUM_BINS or name in ("ofi", "bought", "sold", "depth")
-        for name, i in BOOK_COLUMN.items()
-    ]
-)
-
-
-def book_columns(rows_TB: Floats, *, price: float) -> tuple[Tensor, Masks]:
-    """Return the scaled book rows and which of their values are known.
-
-    Sizes are log1p of size / unit, the unit being the window's median of known depth a known bin;
-    the order-flow imbalance likewise, with its sign. The mid is log(mid / price) in units of
-    10 bps, counts are log1p; spread, imbalance and microprice stay as they are.
+    float32 rounds a channel by at most 6e-8 of the scale's width, far less than half a tick for as
+    long as the scale is narrower than eight million ticks: to the nearest tick it is the price.
 
     Args:
-        rows_TB: float64 (T, 50) in the layout of `features.rows.BOOK_COLUMNS`; NaN is unknown.
-        price: newest traded price of the symbol [quote currency].
+        x: channels.
+        scale_2: low and high of the symbol, a row of `ModelInput.scale_S2`.
+        tick_size: smallest price step of the instrument [quote currency].
+
+    Raises:
+        ValueError: the scale is too wide for float32 to tell ticks apart.
+    """
+    low, high = scale_2
+    if (high - low) / tick_size > WIDEST:
+        raise ValueError(
+            f"inverse_scale: expected a scale of at most {WIDEST:.0f} ticks, was "
+            f"{(high - low) / tick_size:.0f}; take the prices from the rows"
+        )
+    ticks = np.rint((np.asarray(x, np.float64) * (high - low) + low) / tick_size)
+    # dividing by a whole number rounds as writing the price in decimals does
+    return np.asarray(ticks / round(1 / tick_size) if tick_size < 1 else ticks * tick_size)
+
+
+_MID, _SPREAD, _IMBALANCE, _MICROPRICE, _OFI, _OFI_LEVELS, _BOUGHT, _SOLD, _TRADES, _UPDATES = (
+    BOOK_COLUMN[name] for name in BOOK_COLUMNS[2 * NUM_BINS :]
+)
+_NUM_SIZES = 2 * NUM_BINS
+_NUM_BOOK = len(BOOK_COLUMNS)
+MANY = 10.0  # trades and messages a second at which their columns are one half
+MID_UNIT = 1e3  # 10 bps
+
+
+@numba.njit(cache=True, error_model="numpy")
+def fill_book(
+    rows_TB: Floats, values_TB: Tensor, known_TB: Masks, prices_TP: Floats
+) -> None:  # pragma: no cover
+    """Write what `book_columns` returns in place."""
+    for t in range(len(rows_TB)):
+        row_B = rows_TB[t]
+        total, count = 0.0, 0
+        for b in range(_NUM_SIZES):
+            if row_B[b] == row_B[b]:
+                total += row_B[b]
+                count += 1
+        unit = total / count if total > 0 else np.nan
+        for b in range(_NUM_BOOK):
+            value = row_B[b]
+            if b < _NUM_SIZES or b in (_OFI, _OFI_LEVELS, _BOUGHT, _SOLD):
+                value = value / (abs(value) + unit)
+            elif b in (_TRADES, _UPDATES):
+                value = value / (value + MANY)
+            _put(values_TB, known_TB, t, b, value)
+        prices_TP[t, 0] = row_B[_MID]
+        values_TB[t, _MID] = 0.0
+
+
+def book_columns(rows_TB: Floats) -> Shown:
+    """Return what models see of book rows, up to the price.
+
+    A size x is x / (|x| + unit), the unit being the mean of the row's own known bins, so that 1/2
+    is as much as an average bin holds; the flows likewise, with their sign. Counts are
+    n / (n + 10); spread, imbalance and microprice stay as they are. The mid is 0 until `place_mid`
+    makes it.
+
+    Args:
+        rows_TB: float64 (T, 50) in the layout of `BOOK_COLUMNS`; NaN is unknown.
 
     Returns:
-        float32 (T, 50), 0 where unknown, and uint8 (T, 50), 1 where known. Without any known depth
-        no size is known.
+        Of T rows; without any resting size no size is known.
     """
-    unit = _depth_unit(rows_TB)
-    known_TB = ~np.isnan(rows_TB)
-    if math.isnan(unit):
-        known_TB[:, _IN_UNITS_B] = False
-    values_TB = np.where(known_TB, rows_TB, 0.0)  # log1p takes the slow way around NaN
-    if not math.isnan(unit):
-        values_TB /= np.where(_IN_UNITS_B, unit, 1.0)
-    for logged_TB in (values_TB[:, _BINS], values_TB[:, _FLOWS]):
-        logged_TB[:] = np.copysign(np.log1p(np.abs(logged_TB)), logged_TB)
-    is_known_T = known_TB[:, _MID]
-    values_TB[is_known_T, _MID] = 1e3 * np.log(values_TB[is_known_T, _MID] / price)
-    np.clip(values_TB, -LIMIT, LIMIT, out=values_TB)
-    return values_TB.astype(np.float32), known_TB.view(np.uint8)
+    shown = room_for_book(len(rows_TB))
+    fill_book(rows_TB, *shown)
+    return shown
 
 
-def _depth_unit(rows_TB: Floats) -> float:
-    bins_T = np.count_nonzero(~np.isnan(rows_TB[:, _BINS]), axis=1)
-    depth_T = rows_TB[:, _DEPTH]
-    usable_T = (depth_T > 0) & (bins_T > 0)
-    if not usable_T.any():
-        return math.nan
-    return float(np.median(depth_T[usable_T] / bins_T[usable_T]))
+@numba.njit(cache=True, error_model="numpy")
+def place_mid(prices_TP: Floats, values_TB: Tensor, price: float) -> None:  # pragma: no cover
+    """Write the mid's distance from the current price in place, in units of 10 bps.
+
+    Args:
+        prices_TP: float64 (T, 1) of `book_columns`.
+        values_TB: float32 (T, 50).
+        price: newest traded price of the symbol [quote currency].
+    """
+    for t in range(len(prices_TP)):
+        value = MID_UNIT * (prices_TP[t, 0] / price - 1)
+        values_TB[t, _MID] = min(max(value, -LIMIT), LIMIT) if value == value else 0.0

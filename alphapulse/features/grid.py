@@ -1,13 +1,16 @@
-"""Lay the rows of a window on the 300 slots of an input, and say which are not there."""
+"""Say which rows of a window an input shows on its 300 slots, and which are not there."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cache
+from typing import Any
 
 import numpy as np
 
-from alphapulse.domain.inference import INPUT_SPEC
+from alphapulse.domain.inputs import INPUT_SPEC, Masks, Tensor
 from alphapulse.domain.market import (
     SECOND_NS,
     TIMEFRAMES,
@@ -18,8 +21,10 @@ from alphapulse.domain.market import (
     Ints,
     Timeframe,
 )
-from alphapulse.domain.windows import BookWindow, MarketWindow, StreamWindow
-from alphapulse.features.rows import BOOK_COLUMNS, COLUMN, COLUMNS
+from alphapulse.domain.windows import BookWindow, MarketWindow, Shown, StreamWindow
+from alphapulse.features.channels import bar_channels, book_columns
+from alphapulse.features.laying import lay_bars, lay_book, scale_of
+from alphapulse.features.rows import BOOK_COLUMNS, COLUMNS
 
 # axes: F timeframe · T slot, oldest first · C column · B book column
 
@@ -28,7 +33,6 @@ NUM_SLOTS = INPUT_SPEC.num_rows
 REQUIRED = tuple(Timeframe(name) for name in INPUT_SPEC.required)
 VALID, WARMUP = int(BarFlag.VALID), int(BarFlag.WARMUP)
 INCOMPLETE = int(BarFlag.INCOMPLETE)
-LOW, HIGH = COLUMN["low"], COLUMN["high"]
 
 
 def first_slot_ns(stream: str, event_ns: int) -> int:
@@ -67,12 +71,17 @@ def shown_seconds(book: BookWindow, event_ns: int) -> Ints:
     return np.asarray(start + np.flatnonzero(~is_hidden(BOOK, book.flags_T[start:stop])))
 
 
-def is_hidden(stream: str, flags_T: Flags) -> Bools:
-    """Return which rows no input shows: seconds whose trades were missed.
+def hidden_flags(stream: str) -> int:
+    """Return the BarFlag bits of rows no input shows: of seconds whose trades were missed.
 
     A longer bar is worth more flagged than masked: without one of its 299 there is no input.
     """
-    return (flags_T & INCOMPLETE > 0) & (stream in (BOOK, Timeframe.S1.value))
+    return INCOMPLETE if stream in (BOOK, Timeframe.S1.value) else 0
+
+
+def is_hidden(stream: str, flags_T: Flags) -> Bools:
+    """Return which rows no input shows."""
+    return flags_T & hidden_flags(stream) > 0
 
 
 def shows_forming(stream: StreamWindow, event_ns: int) -> bool:
@@ -84,71 +93,137 @@ def shows_forming(stream: StreamWindow, event_ns: int) -> bool:
     )
 
 
-def _run(positions: Ints) -> slice | Ints:
-    """Return rising positions as a slice where they have no hole: slices copy four times faster."""
-    if len(positions) and positions[-1] - positions[0] == len(positions) - 1:
-        return slice(int(positions[0]), int(positions[-1]) + 1)
-    return positions
-
-
 def iso(ts_ns: int) -> str:
     """Return a time [ns UTC] as ISO-8601 with Z, whole seconds."""
     return datetime.fromtimestamp(ts_ns // SECOND_NS, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
+# To a compiled function an array that may be written is of another type: all it gets may not.
+_NO_FORMING: Floats = np.empty(0)
+_NO_FORMING.flags.writeable = False
+
+
+def _locked(array: Any) -> Any:
+    if not array.flags.writeable:
+        return array
+    view = np.ascontiguousarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+# Times, flags, and what models see.
+Rows = tuple[Ints, Flags, Tensor, Masks, Floats]
+
+
+def _shown(window: StreamWindow | BookWindow | None, show: Callable[[Floats], Shown]) -> Rows:
+    """Return times, flags and what models see of a stream, made here if nobody has made it yet."""
+    if window is None:
+        return _nothing(show)
+    ts_ns_T = window.open_ns_T if isinstance(window, StreamWindow) else window.second_ns_T
+    return _rows(ts_ns_T, window.flags_T, window.shown or show(window.rows_TC))
+
+
+def _rows(ts_ns_T: Ints, flags_T: Flags, shown: Shown) -> Rows:
+    values_TC, known_TC, prices_TP = map(_locked, shown)
+    return _locked(ts_ns_T), _locked(flags_T), values_TC, known_TC, prices_TP
+
+
+@cache
+def _nothing(show: Callable[[Floats], Shown]) -> Rows:
+    num_columns = len(COLUMNS) if show is bar_channels else len(BOOK_COLUMNS)
+    nothing = show(np.empty((0, num_columns)))
+    return _rows(np.empty(0, np.int64), np.empty(0, np.uint8), nothing)
+
+
 @dataclass(frozen=True, slots=True)
 class Grid:
-    """The rows of one symbol on the slots of an input; NaN and flag 0 where there is none.
+    """One symbol's part of an input: its rows on the slots; 0 and flag 0 where there is none.
 
     Attributes:
-        rows_FTC: float64 (4, 300, C) rows of features.rows.COLUMNS.
-        flags_FT: uint8 (4, 300) BarFlag bits.
-        book_TB: float64 (300, 50) rows of features.rows.BOOK_COLUMNS.
+        low: lowest low of the highest timeframe, its forming bar included (R1.9).
+        high: highest high of it.
+        num_usable: slots with a valid, warmed-up row, by timeframe.
+        num_valid: slots with a valid row, by timeframe.
+        num_incomplete: slots with a row that lacks trades, by timeframe.
         num_seconds: book seconds that are there.
+        flags_FT: uint8 (4, 300) BarFlag bits.
     """
 
     symbol: str
     event_ns: int
-    rows_FTC: Floats
-    flags_FT: Flags
-    book_TB: Floats
+    low: float
+    high: float
+    num_usable: tuple[int, ...]
+    num_valid: tuple[int, ...]
+    num_incomplete: tuple[int, ...]
     num_seconds: int
+    flags_FT: Flags
 
     @classmethod
-    def of(cls, window: MarketWindow, symbol: str) -> Grid:
-        """Return the rows of `symbol` that an input at the window's instant shows."""
-        rows_FTC = np.full((len(TIMEFRAMES), NUM_SLOTS, len(COLUMNS)), np.nan)
-        flags_FT = np.zeros((len(TIMEFRAMES), NUM_SLOTS), np.uint8)
-        for f, timeframe in enumerate(TIMEFRAMES):
+    def lay(
+        cls,
+        window: MarketWindow,
+        symbol: str,
+        *,
+        price: float,
+        bars_FTC: Tensor,
+        known_FTC: Masks,
+        flags_FT: Flags,
+        book_TB: Tensor,
+        known_TB: Masks,
+    ) -> Grid:
+        """Fill a symbol's part of an input, all of it, with what an input at the instant shows.
+
+        Args:
+            window: everything known at the instant.
+            symbol: which one.
+            price: its newest traded price [quote currency].
+            bars_FTC: float32 (4, 300, 32) to fill.
+            known_FTC: uint8 (4, 300, 32) to fill.
+            flags_FT: uint8 (4, 300) to fill.
+            book_TB: float32 (300, 50) to fill.
+            known_TB: uint8 (300, 50) to fill.
+        """
+        at_ns, bars = window.event_ns, []
+        for timeframe in TIMEFRAMES:
             stream = window.streams.get((symbol, timeframe))
-            if stream is None:
-                continue
-            shown = shown_bars(stream, window.event_ns)
-            first_ns = first_slot_ns(timeframe.value, window.event_ns)
-            slots = (stream.open_ns_T[shown] - first_ns) // timeframe.ns
-            rows_FTC[f, _run(slots)] = stream.rows_TC[_run(shown)]
-            flags_FT[f, slots] = stream.flags_T[shown]
-            if shows_forming(stream, window.event_ns):
-                rows_FTC[f, -1], flags_FT[f, -1] = stream.forming_C, stream.forming_flags
-        book_TB = np.full((NUM_SLOTS, len(BOOK_COLUMNS)), np.nan)
-        book, num_seconds = window.books.get(symbol), 0
-        if book is not None:
-            shown = shown_seconds(book, window.event_ns)
-            first_ns = first_slot_ns(BOOK, window.event_ns)
-            slots = (book.second_ns_T[shown] - first_ns) // SECOND_NS
-            book_TB[_run(slots)] = book.rows_TC[_run(shown)]
-            num_seconds = len(shown)
-        return cls(symbol, window.event_ns, rows_FTC, flags_FT, book_TB, num_seconds)
+            forming_C, forming_flags = _NO_FORMING, 0
+            if stream is not None and shows_forming(stream, at_ns):
+                forming_C, forming_flags = _locked(stream.forming_C), stream.forming_flags
+            first_ns = first_slot_ns(timeframe.value, at_ns)
+            bars.append((first_ns, _shown(stream, bar_channels), forming_C, forming_flags))
+        first_ns, (open_ns_T, flags_T, *_, prices_TP), forming_C, _ = bars[-1]
+        end_ns = first_ns + num_closed(TIMEFRAMES[-1]) * TIMEFRAMES[-1].ns
+        low, high = scale_of(first_ns, end_ns, open_ns_T, flags_T, prices_TP, forming_C)
+        counts = []
+        for f, timeframe in enumerate(TIMEFRAMES):
+            first_ns, (ts_ns_T, flags_T, values_TC, known_TC, prices_TP), forming_C, bits = bars[f]
+            counts.append(lay_bars(
+                first_ns, timeframe.ns, num_closed(timeframe), hidden_flags(timeframe.value),
+                ts_ns_T, flags_T, values_TC, known_TC, prices_TP, forming_C, bits,
+                low, high, price, bars_FTC[f], known_FTC[f], flags_FT[f],
+            ))  # fmt: skip
+        usable, valid, incomplete = zip(*counts, strict=True)
+        seconds = _shown(window.books.get(symbol), book_columns)
+        first_ns = first_slot_ns(BOOK, at_ns)
+        ts_ns_T, flags_T, values_TB, known_T, mids_TP = seconds
+        num_seconds = lay_book(
+            first_ns, SECOND_NS, ts_ns_T, flags_T, values_TB, known_T, mids_TP,
+            price, book_TB, known_TB,
+        )  # fmt: skip
+        return cls(symbol, at_ns, low, high, usable, valid, incomplete, num_seconds, flags_FT)
 
     def missing(self) -> list[str]:
         """Return one sentence for each required stream that is not whole."""
-        return [sentence for tf in REQUIRED if (sentence := self._missing_of(tf))]
+        return [
+            self._missing_of(timeframe)
+            for timeframe, num_usable in zip(TIMEFRAMES, self.num_usable, strict=True)
+            if timeframe in REQUIRED and num_usable < NUM_SLOTS
+        ]
 
     def _missing_of(self, timeframe: Timeframe) -> str:
         flags_T = self.flags_FT[TIMEFRAMES.index(timeframe)]
         usable_T = (flags_T & (VALID | WARMUP)) == VALID
-        if usable_T.all():
-            return ""
         count, expected = int(usable_T[:-1].sum()), NUM_SLOTS - 1
         slot = int(np.argmin(usable_T))
         at = iso(first_slot_ns(timeframe.value, self.event_ns) + slot * timeframe.ns)
@@ -164,25 +239,20 @@ class Grid:
     def substitutions(self) -> list[str]:
         """Return one sentence for each optional stream that is not whole."""
         lowest = REQUIRED[0].value
-        count = int(((self.flags_FT[0] & VALID) > 0).sum())
         sentences = []
-        if count < NUM_SLOTS:
+        if self.num_valid[0] < NUM_SLOTS:
             sentences.append(
-                f"{self.symbol} 1s: {count} of {NUM_SLOTS} seconds; "
+                f"{self.symbol} 1s: {self.num_valid[0]} of {NUM_SLOTS} seconds; "
                 f"{lowest} is the lowest whole timeframe"
             )
         if self.num_seconds < NUM_SLOTS:
             sentences.append(
                 f"{self.symbol} book: {self.num_seconds} of {NUM_SLOTS} seconds; the rest is masked"
             )
-        for timeframe, flags_T in zip(TIMEFRAMES, self.flags_FT, strict=True):
-            if count := int((flags_T & INCOMPLETE > 0).sum()):
+        for timeframe, count in zip(TIMEFRAMES, self.num_incomplete, strict=True):
+            if count:
                 sentences.append(
                     f"{self.symbol} {timeframe.value}: {count} of {NUM_SLOTS} bars lack trades "
                     "that were missed; they are flagged"
                 )
         return sentences
-
-    def scale(self) -> tuple[float, float]:
-        """Return low and high of the highest timeframe, its forming bar included (R1.9)."""
-        return float(self.rows_FTC[-1, :, LOW].min()), float(self.rows_FTC[-1, :, HIGH].max())

@@ -1,12 +1,13 @@
-"""Turn bars into rows of TA-Lib indicators and pivots, streamed and equal to batch bit for bit."""
+"""Turn bars into rows of indicators and pivots, streamed and equal to batch bit for bit."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Callable, Sequence
+from itertools import groupby, pairwise
+from operator import itemgetter
+from struct import Struct
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,21 @@ import talib.stream
 
 from alphapulse.domain.errors import InvalidBar
 from alphapulse.domain.market import Bar, BarFlag, BarSeries, Flags, Floats, Ints, Pivot, Timeframe
+from alphapulse.features.own import OwnColumns, Prices
+from alphapulse.features.pivot_points import SESSION_LEVELS, SessionLevels
 from alphapulse.features.pivots import WilliamsStructure
+from alphapulse.features.registry import (
+    CONTEXT,
+    DERIVED,
+    INDICATORS,
+    SERIES,
+    WARM_UP,
+    Indicator,
+    layout,
+)
 from alphapulse.features.rows import COLUMN, COLUMNS
 
-# axes: T bar, oldest first · C column of features.rows.COLUMNS · I input series of the indicators
+# axes: T bar, oldest first · C column of `registry.layout()` · I input series · O output
 
 # plain integers: operators of an IntFlag take a microsecond each
 VALID, FORMING, EMPTY, VENUE, WARMUP = (
@@ -26,67 +38,65 @@ VALID, FORMING, EMPTY, VENUE, WARMUP = (
     for flag in (BarFlag.VALID, BarFlag.FORMING, BarFlag.EMPTY, BarFlag.VENUE, BarFlag.WARMUP)
 )
 NUM_OHLCV = 5
-FIRST_PIVOT = COLUMN["l1_high"]
 NUM_PIVOTS_KEPT = 2_000
+LEAST_VOLUME = 1e-6  # of 20 bars [base currency]: less is what rounding leaves of a sum of zeros
+NAN = math.nan
 
-# What indicators read, by name; `returns` and `activity` are log return and log1p(volume).
-SERIES: tuple[str, ...] = ("high", "low", "close", "volume", "returns", "activity")
-_GROUPS: tuple[tuple[int, ...], ...] = ((2,), (0, 1, 2), (0, 1, 2, 3), (0, 1), (4,), (5,))
-CLOSE, HLC, HLCV, HL, RETURNS, ACTIVITY = range(6)
+Call = Callable[..., Any]  # a handle's `update` or `peek`
 
-
-@dataclass(frozen=True, slots=True)
-class Indicator:
-    """One TA-Lib function, what it reads and which columns it fills.
-
-    Attributes:
-        function: TA-Lib name.
-        group: which series it reads, index of the groups above.
-        bars_needed: bars of a segment until its first value.
-        columns: names filled, in the order of the function's outputs; None is not kept.
-        parameters: of the function.
-    """
-
-    function: str
-    group: int
-    bars_needed: int
-    columns: tuple[str | None, ...]
-    parameters: Mapping[str, float] = field(default_factory=dict)
-
-    def batch(self, series_IT: Floats) -> list[Floats]:
-        """Return its outputs over a whole segment, float64 (T,) each."""
-        function = getattr(talib, self.function)
-        outputs = function(*series_IT[list(_GROUPS[self.group])], **self.parameters)
-        return list(outputs) if len(self.columns) > 1 else [outputs]
-
-    def open(self, series_IT: Floats) -> Any:
-        """Return the streaming handle that has seen the segment so far."""
-        function = getattr(talib.stream, self.function)
-        return function(*series_IT[list(_GROUPS[self.group])], **self.parameters)
-
-
-MACD_PERIODS = {"fastperiod": 12, "slowperiod": 26, "signalperiod": 9}
-BAND_PARAMETERS = {"timeperiod": 20, "nbdevup": 2.0, "nbdevdn": 2.0, "matype": 0}
-INDICATORS: tuple[Indicator, ...] = (
-    Indicator("STDDEV", RETURNS, 61, ("sigma",), {"timeperiod": 60, "nbdev": 1.0}),
-    Indicator("SMA", ACTIVITY, 60, ("volume_mean",), {"timeperiod": 60}),
-    Indicator("STDDEV", ACTIVITY, 60, ("volume_std",), {"timeperiod": 60, "nbdev": 1.0}),
-    Indicator("RSI", CLOSE, 15, ("rsi14",), {"timeperiod": 14}),
-    Indicator("MFI", HLCV, 15, ("mfi14",), {"timeperiod": 14}),
-    Indicator("ADX", HLC, 28, ("adx14",), {"timeperiod": 14}),
-    Indicator("ATR", HLC, 15, ("atr14",), {"timeperiod": 14}),
-    Indicator("CCI", HLC, 20, ("cci20",), {"timeperiod": 20}),
-    Indicator("WILLR", HLC, 14, ("willr14",), {"timeperiod": 14}),
-    Indicator("ROC", CLOSE, 11, ("roc10",), {"timeperiod": 10}),
-    Indicator("AROONOSC", HL, 15, ("aroonosc14",), {"timeperiod": 14}),
-    Indicator("EMA", CLOSE, 12, ("ema12",), {"timeperiod": 12}),
-    Indicator("EMA", CLOSE, 26, ("ema26",), {"timeperiod": 26}),
-    Indicator("SMA", CLOSE, 20, ("sma20",), {"timeperiod": 20}),
-    Indicator("MACD", CLOSE, 34, (None, None, "macd_hist"), MACD_PERIODS),
-    Indicator("BBANDS", CLOSE, 20, ("bb_upper", "bb_middle", "bb_lower"), BAND_PARAMETERS),
+# Handles with equal arguments are asked together: half the time of a Python call is its arguments.
+_GROUPED = tuple(sorted(INDICATORS, key=lambda i: (i.reads, len(i.columns) > 1)))
+_GROUPS = [(reads, list(some)) for reads, some in groupby(_GROUPED, key=lambda i: i.reads)]
+_OUTPUTS = tuple(name for indicator in _GROUPED for name in indicator.columns)
+_AT = {name: i for i, name in enumerate(_OUTPUTS)}
+_MEAN, _STD, _TURNOVER, _VOLUME, _ATR = (
+    _AT[name] for name in ("volume_mean", "volume_std", "turnover20", "volume20", "atr14")
 )
-# rows of a segment before its 61st bar have WARMUP
-WARMUP_BARS = max(indicator.bars_needed for indicator in INDICATORS)
+LONGEST = max(indicator.warm_up for indicator in INDICATORS)
+
+
+def batch(indicator: Indicator, series_IT: Floats) -> list[Floats]:
+    """Return the outputs of an indicator over a whole segment, float64 (T,), NaN before warm-up.
+
+    Args:
+        indicator: of the registry.
+        series_IT: float64 (I, T) in the order of SERIES, from the segment's first bar.
+    """
+    reads = [series_IT[SERIES.index(name)] for name in indicator.reads]
+    outputs = getattr(talib, indicator.function)(*reads, **indicator.parameters)
+    found = list(outputs) if len(indicator.columns) > 1 else [outputs]
+    for output_T in found:
+        output_T[: indicator.warm_up - 1] = NAN
+    return found
+
+
+def opened(indicator: Indicator, series_IT: Floats) -> Any:
+    """Return the streaming handle of an indicator that has seen a segment so far."""
+    reads = [series_IT[SERIES.index(name)] for name in indicator.reads]
+    return getattr(talib.stream, indicator.function)(*reads, **indicator.parameters)
+
+
+def sample_of(bar: Sequence[float], before: float) -> tuple[float, ...]:
+    """Return what indicators read of a bar, in the order of SERIES.
+
+    Args:
+        bar: open, high, low, close [quote currency], volume [base currency].
+        before: close of the bar before; NaN for the first of a segment.
+    """
+    _, high, low, close, volume = bar
+    width = high - low
+    signed = volume if close > before else -volume if close < before else 0.0
+    return (
+        high,
+        low,
+        close,
+        volume,
+        math.log(close / before),
+        math.log1p(volume),
+        (high + low + close) / 3 * volume,
+        signed if before == before else NAN,
+        (2 * close - high - low) / width * volume if width > 0 else 0.0,
+    )
 
 
 class RowBuilder:
@@ -100,26 +110,38 @@ class RowBuilder:
     ```
 
     Attributes:
+        columns: names of a row's columns: those of `features.rows.COLUMNS`, then the others.
         pivots: the newest confirmed pivots of all levels, oldest first, at most 2000.
     """
 
     def __init__(self, symbol: str, timeframe: Timeframe) -> None:
+        self.columns = layout()
+        self.pivots: deque[Pivot] = deque(maxlen=NUM_PIVOTS_KEPT)
         self._symbol = symbol
         self._timeframe = timeframe
         self._structure = WilliamsStructure(symbol, timeframe)
-        self.pivots: deque[Pivot] = deque(maxlen=NUM_PIVOTS_KEPT)
-        self._fresh: deque[Pivot] = deque(maxlen=NUM_PIVOTS_KEPT)
+        self._levels = SessionLevels(timeframe)
+        self._own = OwnColumns()
+        self._pack = Struct(f"{len(self.columns)}d").pack
+        made = (
+            *COLUMNS[: NUM_OHLCV + 1], *_OUTPUTS, *DERIVED,
+            *COLUMNS[COLUMN["l1_high"] : COLUMN["own_1"]], *CONTEXT, *SESSION_LEVELS,
+            *COLUMNS[COLUMN["own_1"] :], *self._own.names,
+        )  # fmt: skip
+        self._arranged = itemgetter(*map(made.index, self.columns))
         self.reset()
 
     def reset(self) -> None:
         """Begin a new segment: the next bar is its first, whatever its time."""
         self._structure.reset()
-        self._handles: list[Any] = [None] * len(INDICATORS)
+        self._own.reset()
+        self._handles: list[Any] = [None] * len(_GROUPED)
+        self._updates: list[tuple[Call, list[Call], list[Call]]] = []
+        self._peeks: list[tuple[Call, list[Call], list[Call]]] = []
         self._num_closed = 0
-        # samples of the segment, until every handle is open
-        self._start: list[tuple[float, ...]] = []
+        self._start: list[tuple[float, ...]] = []  # samples of the segment, until all handles open
         self._next_ns: int | None = None
-        self._close = math.nan
+        self._close = NAN
 
     def open(self, series: BarSeries) -> tuple[Floats, Flags]:
         """Start from the closed candles of the venue and return their rows.
@@ -129,67 +151,70 @@ class RowBuilder:
 
         Returns:
             float64 (T, C) rows and uint8 (T,) flags: VALID and VENUE, EMPTY where nobody traded,
-            WARMUP.
+            WARMUP where a channel of the models has too few bars behind it.
         """
         self.reset()
-        rows_TC = np.full((len(series), len(COLUMNS)), np.nan)
-        rows_TC[:, :NUM_OHLCV] = series.ohlcv_TC
+        self._levels = SessionLevels(self._timeframe)
+        rows_TC = np.empty((len(series), len(self.columns)))
+        flags_T = np.full(len(series), VALID | VENUE, np.uint8)
         cuts = np.flatnonzero(np.diff(series.open_ns_T) != self._timeframe.ns) + 1
         bounds = [0, *cuts.tolist(), len(series)] if len(series) else []
         for start, stop in pairwise(bounds):
             self.reset()
-            self._open_segment(series.open_ns_T[start:stop], rows_TC[start:stop])
-        flags_T = np.full(len(series), VALID | VENUE, np.uint8)
-        flags_T[rows_TC[:, COLUMN["volume"]] == 0] |= np.uint8(EMPTY)
-        flags_T[np.isnan(rows_TC[:, :FIRST_PIVOT]).any(axis=1)] |= np.uint8(WARMUP)
+            part = slice(start, stop)
+            rows_TC[part] = self._open_segment(series.open_ns_T[part], series.ohlcv_TC[part])
+            flags_T[start : min(start + WARM_UP - 1, stop)] |= np.uint8(WARMUP)
+        flags_T[series.ohlcv_TC[:, 4] == 0] |= np.uint8(EMPTY)
         return rows_TC, flags_T
 
-    def _open_segment(self, open_ns_T: Ints, rows_TC: Floats) -> None:
-        closes = rows_TC[:, COLUMN["close"]].tolist()
-        volumes = rows_TC[:, COLUMN["volume"]].tolist()
-        rows_TC[1:, COLUMN["log_return"]] = [math.log(b / a) for a, b in pairwise(closes)]
-        activity_T = [math.log1p(volume) for volume in volumes]
-        series_IT = np.array([*rows_TC[:, 1:6].T, activity_T])
-        self._num_closed = len(rows_TC)
-        for i, indicator in enumerate(INDICATORS):
-            if self._num_closed < indicator.bars_needed:
+    def _open_segment(self, open_ns_T: Ints, ohlcv_TC: Floats) -> Floats:
+        bars: list[Prices] = list(map(tuple, ohlcv_TC.tolist()))
+        closes = [NAN, *(bar[3] for bar in bars)]
+        samples = [sample_of(bar, before) for bar, before in zip(bars, closes[:-1], strict=True)]
+        series_IT = np.array(samples).T.copy()
+        outputs_OT = np.full((len(_OUTPUTS), len(bars)), NAN)
+        self._num_closed = len(bars)
+        for i, indicator in enumerate(_GROUPED):
+            if len(bars) < indicator.warm_up:
                 continue
-            for name, output_T in zip(indicator.columns, indicator.batch(series_IT), strict=True):
-                if name:
-                    rows_TC[:, COLUMN[name]] = output_T
-            self._handles[i] = indicator.open(series_IT)
-        if self._num_closed < WARMUP_BARS:
-            self._start = [tuple(sample) for sample in series_IT.T.tolist()]
-        rows_TC[:, FIRST_PIVOT:] = self._walk_pivots(open_ns_T, rows_TC)
+            found = batch(indicator, series_IT)
+            first = _AT[indicator.columns[0]]
+            outputs_OT[first : first + len(found)] = found
+            self._handles[i] = opened(indicator, series_IT)
+        if len(bars) < LONGEST:
+            self._start = samples
+        else:
+            self._group()
+        outputs_TO = outputs_OT.T.tolist()
+        rows = [
+            self._arranged(self._finish(open_ns, bar, sample, outputs))
+            for open_ns, bar, sample, outputs in zip(
+                open_ns_T.tolist(), bars, samples, outputs_TO, strict=True
+            )
+        ]
         self._next_ns = int(open_ns_T[-1]) + self._timeframe.ns
         self._close = closes[-1]
-
-    def _walk_pivots(self, open_ns_T: Ints, rows_TC: Floats) -> list[list[float]]:
-        states = []
-        bars = zip(open_ns_T.tolist(), rows_TC[:, :4].tolist(), strict=True)
-        for open_ns, (open_, high, low, close) in bars:
-            self.pivots.extend(self._structure.update(open_ns, open_, high, low, close))
-            states.append(self._structure.state.copy())
-        return states
+        return np.array(rows)
 
     def close(self, bar: Bar) -> tuple[Floats, int]:
         """Take the next closed bar and return its final row.
 
         Returns:
-            float64 (C,) row and its BarFlag bits.
+            Read-only float64 (C,) row and its BarFlag bits.
 
         Raises:
             InvalidBar: the bar is not newer than the last closed one.
         """
         if not self._continues(bar):
             self.reset()
-        values = self._measure(bar, commit=True)
-        confirmed = self._structure.update(bar.open_ns, bar.open, bar.high, bar.low, bar.close)
-        self.pivots.extend(confirmed)
-        self._fresh.extend(confirmed)
+        prices = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+        sample = sample_of(prices, self._close)
+        outputs = _asked(self._updates, sample) if self._updates else self._warming(sample, True)
+        made = self._finish(bar.open_ns, prices, sample, outputs)
+        self._num_closed += 1
         self._next_ns = bar.close_ns
         self._close = bar.close
-        return self._row(bar, values, self._structure.state)
+        return self._row(made), self._flags(bar, self._num_closed)
 
     def peek(self, bar: Bar) -> tuple[Floats, int]:
         """Return the row of the forming bar so far, as `close` does, with FORMING; commit nothing.
@@ -199,8 +224,13 @@ class RowBuilder:
         """
         if not self._continues(bar):
             return RowBuilder(self._symbol, self._timeframe).peek(bar)
-        row_C, flags = self._row(bar, self._measure(bar, commit=False), self._structure.state)
-        return row_C, flags | FORMING
+        prices = (bar.open, bar.high, bar.low, bar.close, bar.volume)
+        sample = sample_of(prices, self._close)
+        outputs = _asked(self._peeks, sample) if self._peeks else self._warming(sample, False)
+        own = self._own.peek(prices, outputs[_ATR])
+        levels = self._levels.peek(bar.open_ns)
+        made = _made(prices, sample, outputs, self._structure, levels, own)
+        return self._row(made), self._flags(bar, self._num_closed + 1) | FORMING
 
     def _continues(self, bar: Bar) -> bool:
         """Return whether `bar` follows the last closed one or is the first of its segment."""
@@ -213,49 +243,105 @@ class RowBuilder:
             )
         return False
 
-    def drain_pivots(self) -> list[Pivot]:
-        """Return the pivots that `close` confirmed since the last call; none are from `open`."""
-        fresh = list(self._fresh)
-        self._fresh.clear()
-        return fresh
+    def _finish(
+        self, open_ns: int, prices: Prices, sample: tuple[float, ...], outputs: list[float]
+    ) -> list[float]:
+        """Commit a closed bar to pivots, levels and users' indicators; return its columns."""
+        open_, high, low, close, _ = prices
+        self.pivots.extend(self._structure.update(open_ns, open_, high, low, close))
+        self._levels.update(open_ns, high, low, close)
+        own = self._own.close(prices, outputs[_ATR])
+        return _made(prices, sample, outputs, self._structure, self._levels.state, own)
 
-    def _measure(self, bar: Bar, *, commit: bool) -> list[float]:
-        """Return the columns between prices and pivots, NaN where too few bars have closed."""
-        change = math.log(bar.close / self._close)  # NaN on the first bar of a segment
-        high, low, close, volume = bar.high, bar.low, bar.close, bar.volume
-        activity = math.log1p(volume)
-        sample = (high, low, close, volume, change, activity)
-        # by group, in the order of _GROUPS
-        arguments = ((close,), sample[:3], sample[:4], sample[:2], (change,), (activity,))
+    def _warming(self, sample: tuple[float, ...], commit: bool) -> list[float]:
+        """Return the outputs while some have too few bars behind them, NaN for those."""
         num_bars = self._num_closed + 1
-        values = [change]
-        for i, indicator in enumerate(INDICATORS):
+        outputs: list[float] = []
+        for i, indicator in enumerate(_GROUPED):
             handle = self._handles[i]
             if handle is not None:
-                output = (handle.update if commit else handle.peek)(*arguments[indicator.group])
-            elif num_bars >= indicator.bars_needed:
-                handle = indicator.open(np.array([*self._start, sample]).T.copy())
+                arguments = [sample[SERIES.index(name)] for name in indicator.reads]
+                output = (handle.update if commit else handle.peek)(*arguments)
+            elif num_bars >= indicator.warm_up:
+                handle = opened(indicator, np.array([*self._start, sample]).T.copy())
                 output = handle.value
                 if commit:
                     self._handles[i] = handle
             else:
-                output = (math.nan,) * len(indicator.columns)
-            if isinstance(output, float):
-                values.append(output)
-            else:
-                values += [v for v, name in zip(output, indicator.columns, strict=True) if name]
+                output = (NAN,) * len(indicator.columns)
+            outputs += output if isinstance(output, tuple) else (output,)
         if commit:
-            self._num_closed = num_bars
-            self._start = [*self._start, sample] if num_bars < WARMUP_BARS else []
-        return values
+            self._start.append(sample)
+            if num_bars >= LONGEST:
+                self._start = []
+                self._group()
+        return outputs
 
-    def _row(self, bar: Bar, values: list[float], pivots: list[float]) -> tuple[Floats, int]:
-        row_C = np.array([bar.open, bar.high, bar.low, bar.close, bar.volume, *values, *pivots])
+    def _group(self) -> None:
+        """Prepare to ask all handles, now that all are open."""
+        handles = iter(self._handles)
+        for reads, indicators in _GROUPS:
+            arguments = itemgetter(*map(SERIES.index, reads))
+            some = [next(handles) for _ in indicators]
+            num_single = sum(len(indicator.columns) == 1 for indicator in indicators)
+            for grouped, calls in (
+                (self._updates, [handle.update for handle in some]),
+                (self._peeks, [handle.peek for handle in some]),
+            ):
+                grouped.append((arguments, calls[:num_single], calls[num_single:]))
+
+    def _row(self, made: list[float]) -> Floats:
+        return np.frombuffer(self._pack(*self._arranged(made)))
+
+    def _flags(self, bar: Bar, num_bars: int) -> int:
         flags = VALID
         if bar.is_venue:
             flags |= VENUE
         if bar.volume == 0:
             flags |= EMPTY
-        if math.isnan(sum(values)):
+        if num_bars < WARM_UP:
             flags |= WARMUP
-        return row_C, flags
+        return flags
+
+
+def _asked(
+    groups: list[tuple[Call, list[Call], list[Call]]], sample: tuple[float, ...]
+) -> list[float]:
+    outputs: list[float] = []
+    for arguments_of, single, several in groups:
+        arguments = arguments_of(sample)
+        if arguments.__class__ is float:
+            outputs += [call(arguments) for call in single]
+            for call in several:
+                outputs += call(arguments)
+        else:
+            outputs += [call(*arguments) for call in single]
+            for call in several:
+                outputs += call(*arguments)
+    return outputs
+
+
+def _made(
+    prices: Prices,
+    sample: tuple[float, ...],
+    outputs: list[float],
+    structure: WilliamsStructure,
+    levels: Sequence[float],
+    own: list[float],
+) -> list[float]:
+    """Return all columns of a row, in the order `RowBuilder` arranges them from."""
+    close, volume, std, volume20 = prices[3], prices[4], outputs[_STD], outputs[_VOLUME]
+    is_traded = volume20 > LEAST_VOLUME
+    return [
+        *prices,
+        sample[4],
+        *outputs,
+        (sample[5] - outputs[_MEAN]) / std if std > 0 else NAN,
+        outputs[_TURNOVER] / volume20 if is_traded else NAN,
+        100 * outputs[_ATR] / close,
+        20 * volume / volume20 if is_traded else NAN,
+        *structure.state,
+        *structure.context,
+        *levels,
+        *own,
+    ]

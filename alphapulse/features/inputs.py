@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.domain.inference import (
+from alphapulse.domain.inference import InputPackage
+from alphapulse.domain.inputs import (
+    DTYPES,
     INPUT_SPEC,
     IncompleteInput,
-    InputPackage,
+    InputSpec,
     Masks,
     ModelInput,
     Tensor,
 )
-from alphapulse.domain.market import Floats
+from alphapulse.domain.market import Timeframe
 from alphapulse.domain.windows import MarketWindow
-from alphapulse.features.channels import (
-    CHANNEL,
-    CHANNELS,
-    bar_channels,
-    book_columns,
-    inverse_scale,
-)
+from alphapulse.features.channels import inverse_scale
 from alphapulse.features.grid import NUM_SLOTS, Grid, iso
 from alphapulse.features.packages import StoredStreams, pack, restore_window, stored_rows
-from alphapulse.features.peers import PEER_FIELDS, SLOTS, PeerTable
-from alphapulse.features.rows import COLUMNS
+from alphapulse.features.peers import PeerTable
+from alphapulse.features.registry import spec
 
 __all__ = [
-    "CHANNEL",
-    "CHANNELS",
-    "PEER_FIELDS",
-    "SLOTS",
     "PeerTable",
     "build",
     "inverse_scale",
@@ -39,6 +33,8 @@ __all__ = [
     "rebuild",
     "stored_rows",
 ]
+
+_LAID = ("bars_SFTC", "known_SFTC", "flags_SFT", "book_STB", "known_STB")
 
 # axes: S symbol (the decided one first) · F timeframe · T slot, oldest first · C channel
 #       B book column · K peer slot · P peer field · A account field · N rows of all timeframes
@@ -51,8 +47,8 @@ def build(
 
     The slots of a timeframe end with its forming bar; the 1s slots are the 300 seconds before the
     instant. A required stream must be whole and warmed up. Of an optional one what is there is
-    shown; every other row, and a value that is not known yet, is 0: flags_SFT and known_STB say
-    which. Nothing is filled.
+    shown; every other row, and a value that is not known yet, is 0: flags_SFT, known_SFTC and
+    known_STB say which. Nothing is filled.
 
     Args:
         window: everything known at the instant.
@@ -65,7 +61,7 @@ def build(
         The input, or IncompleteInput with reason `feed_down`, `missing_bars` or `flat_scale`.
     """
     peers_KP, awake_K = peers.at(window.event_ns)
-    return _build(window, (symbol, reference), peers_KP, awake_K, account_A)
+    return _build(window, (symbol, reference), peers_KP, awake_K, account_A, spec())
 
 
 def _build(
@@ -74,6 +70,7 @@ def _build(
     peers_KP: Tensor,
     awake_K: Masks,
     account_A: Tensor,
+    layout: InputSpec,
 ) -> ModelInput | IncompleteInput:
     down = [symbol for symbol in symbols if symbol in window.down]
     if down:
@@ -81,58 +78,44 @@ def _build(
             f"{symbol}: expected a live feed, was down at {iso(window.event_ns)}" for symbol in down
         ]
         return IncompleteInput(symbols[0], window.event_ns, "feed_down", tuple(sentences))
-    grids = [Grid.of(window, symbol) for symbol in symbols]
+    shapes = INPUT_SPEC.shapes()
+    arrays = {name: np.empty(shapes[name], DTYPES[name]) for name in _LAID}
+    prices = [
+        window.close(symbol) if (symbol, Timeframe.M1) in window.streams else math.nan
+        for symbol in symbols
+    ]
+    grids = [
+        Grid.lay(
+            window,
+            symbol,
+            price=price,
+            **{name.replace("_S", "_"): array[s] for name, array in arrays.items()},
+        )
+        for s, (symbol, price) in enumerate(zip(symbols, prices, strict=True))
+    ]
     missing = tuple(sentence for grid in grids for sentence in grid.missing())
     if missing:
         return IncompleteInput(symbols[0], window.event_ns, "missing_bars", missing)
-    scale_S2 = np.array([grid.scale() for grid in grids])
     flat = [
-        f"{symbol}: expected a high above the low of {NUM_SLOTS} days, was {low} for both"
-        for symbol, (low, high) in zip(symbols, scale_S2.tolist(), strict=True)
-        if high <= low
+        f"{grid.symbol}: expected a high above the low of {NUM_SLOTS} days, was {grid.low} for both"
+        for grid in grids
+        if grid.high <= grid.low
     ]
     if flat:
         return IncompleteInput(symbols[0], window.event_ns, "flat_scale", tuple(flat))
-    return _assemble(window, grids, scale_S2, peers_KP, awake_K, account_A)
-
-
-def _assemble(
-    window: MarketWindow,
-    grids: list[Grid],
-    scale_S2: Floats,
-    peers_KP: Tensor,
-    awake_K: Masks,
-    account_A: Tensor,
-) -> ModelInput:
-    shapes = INPUT_SPEC.shapes()
-    bars_SFTC = np.empty(shapes["bars_SFTC"], np.float32)
-    flags_SFT = np.empty(shapes["flags_SFT"], np.uint8)
-    book_STB = np.empty(shapes["book_STB"], np.float32)
-    known_STB = np.empty(shapes["known_STB"], np.uint8)
-    prices = [window.close(grid.symbol) for grid in grids]
-    for s, (grid, price) in enumerate(zip(grids, prices, strict=True)):
-        low, high = scale_S2[s]
-        channels_NC = bar_channels(
-            grid.rows_FTC.reshape(-1, len(COLUMNS)), low=low, high=high, price=price
-        )
-        bars_SFTC[s] = channels_NC.reshape(bars_SFTC.shape[1:])
-        flags_SFT[s] = grid.flags_FT
-        book_STB[s], known_STB[s] = book_columns(grid.book_TB, price=price)
     return ModelInput(
-        symbol=grids[0].symbol,
-        reference=grids[1].symbol,
+        symbol=symbols[0],
+        reference=symbols[1],
         event_ns=window.event_ns,
         window_version=window.version,
         price=prices[0],
-        bars_SFTC=bars_SFTC,
-        flags_SFT=flags_SFT,
-        book_STB=book_STB,
-        known_STB=known_STB,
+        **arrays,
         peers_KP=peers_KP,
         awake_K=awake_K,
         account_A=account_A,
-        scale_S2=scale_S2,
+        scale_S2=np.array([(grid.low, grid.high) for grid in grids]),
         substitutions=tuple(sentence for grid in grids for sentence in grid.substitutions()),
+        spec=layout,
     )
 
 
@@ -154,7 +137,8 @@ def rebuild(package: InputPackage, rows: StoredStreams) -> ModelInput:
         )
     window = restore_window(package, rows)
     symbols = (package.symbol, package.reference)
-    input = _build(window, symbols, package.peers_KP, package.awake_K, package.account_A)
+    layout = InputSpec(own=package.own) if package.own else INPUT_SPEC
+    input = _build(window, symbols, package.peers_KP, package.awake_K, package.account_A, layout)
     if isinstance(input, IncompleteInput):
         raise StoreError(
             f"{where}: expected a whole input, was {input.reason}: {'; '.join(input.missing)}"

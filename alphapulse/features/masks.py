@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from alphapulse.domain.inference import ModelInput
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import BarFlag
 from alphapulse.domain.quality import Reason
 from alphapulse.features.rows import BOOK_COLUMN

@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.domain.inference import InputPackage, ModelInput, StoredRow, StreamRef
+from alphapulse.domain.inference import InputPackage, StoredRow, StreamRef
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import TIMEFRAMES, Flags, Floats, Ints, Timeframe
 from alphapulse.domain.windows import BookWindow, MarketWindow, StreamWindow
 from alphapulse.features.grid import (
@@ -28,6 +29,7 @@ from alphapulse.features.rows import COLUMNS
 
 # By (symbol, stream): int64 (T,) times [ns UTC] strictly rising, uint8 (T,) flags, float64 (T, C).
 StoredStreams = Mapping[tuple[str, str], tuple[Ints, Flags, Floats]]
+STORED = len(COLUMNS)  # columns of a cached row that are stored
 _NO_ROWS = (np.empty(0, np.int64), np.empty(0, np.uint8), np.empty((0, len(COLUMNS))))
 
 
@@ -47,7 +49,7 @@ def stored_rows(
         for i in _newer(stream.open_ns_T, after_ns):
             flags = int(stream.flags_T[i])
             if flags & VALID:
-                ts_ns, row_C = int(stream.open_ns_T[i]), stream.rows_TC[i].copy()
+                ts_ns, row_C = int(stream.open_ns_T[i]), stream.rows_TC[i, :STORED].copy()
                 found.append(StoredRow(symbol, timeframe.value, ts_ns, flags, row_C))
     for symbol, book in window.books.items():
         for i in _newer(book.second_ns_T, newer_than.get((symbol, BOOK), -1)):
@@ -80,6 +82,7 @@ def pack(window: MarketWindow, input: ModelInput) -> InputPackage:
         window_version=input.window_version,
         input_hash=input.content_hash,
         spec_version=input.spec.version,
+        own=input.spec.own,
         streams=tuple(streams),
         peers_KP=input.peers_KP,
         awake_K=input.awake_K,
@@ -108,7 +111,7 @@ def _reference_bars(stream: StreamWindow, event_ns: int) -> StreamRef:
         closed,
         forming_ns=stream.forming_open_ns,
         forming_flags=stream.forming_flags,
-        forming_C=stream.forming_C,
+        forming_C=None if stream.forming_C is None else stream.forming_C[:STORED],
     )
 
 

@@ -8,24 +8,14 @@ from typing import Any
 import numpy as np
 
 from alphapulse.domain.errors import ShapeMismatch
-from alphapulse.domain.inference import INPUT_SPEC, Forecast, Masks, Prediction, Tensor
+from alphapulse.domain.inference import Forecast, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, PEER_FIELDS, Masks, Tensor
 from alphapulse.domain.market import SECOND_NS, TIMEFRAMES
 
 # axes: K peer slot · P peer field
 
 # An index is never re-used: checkpoints know their peers by it.
 SLOTS: dict[str, int] = {"flat": 0, "cnn": 1, "rl": 2, "moe": 3}
-PEER_FIELDS: tuple[str, ...] = (
-    "p_buy", "p_sell", "p_hold",
-    "confidence",
-    "utility_r",
-    "age_s",  # since the decision the output belongs to
-    *(
-        f"{timeframe.value}_{name}"
-        for timeframe in TIMEFRAMES
-        for name in ("p_high", "p_low", "dt", "dp", "p_done", "conf")
-    ),
-)  # fmt: skip
 AGE = PEER_FIELDS.index("age_s")
 
 

@@ -1,45 +1,46 @@
-"""The layout of the two rows everything is made of: a closed bar's row and a book second's row."""
+"""The layout of the rows everything is made of: a closed bar's, a book second's, a bucket's."""
 
 from __future__ import annotations
 
-# One float64 row a closed bar, written once, never changed. Prices in quote currency, volume in
-# base currency.
-# NaN only in a row flagged WARMUP: that many bars are not there yet.
+from alphapulse.domain.inputs import BOOK_COLUMNS, NUM_BINS, NUM_OWN
+
+__all__ = [
+    "BIN_BPS",
+    "BOOK_COLUMN",
+    "BOOK_COLUMNS",
+    "BUCKET_COLUMN",
+    "BUCKET_COLUMNS",
+    "COLUMN",
+    "COLUMNS",
+    "LEVELS",
+    "NUM_BINS",
+    "OWN",
+]
+
+LEVELS = (1, 2, 3, 4, 5)  # of the Williams structure, short-term first
+OWN = tuple(f"own_{i + 1}" for i in range(NUM_OWN))
+
+# One float64 row a closed bar, written once, never changed: what inputs are built from, and what
+# the history stores. Prices in quote currency, volume in base currency. In the cache a row goes on
+# with the columns of `features.registry.layout`.
+# NaN is what is not known: too few bars behind it (the row is flagged WARMUP), no pivot yet, no
+# unit (a deviation of 0, no volume).
 COLUMNS: tuple[str, ...] = (
     "open", "high", "low", "close", "volume",
     "log_return",  # log(close / previous close)
     "sigma",  # standard deviation of the last 60 log returns (population)
-    "volume_mean", "volume_std",  # of log1p(volume) over the last 60 bars
-    "rsi14", "mfi14", "adx14", "atr14", "cci20", "willr14", "roc10", "aroonosc14",
-    "ema12", "ema26", "sma20", "macd_hist", "bb_upper", "bb_middle", "bb_lower",
-    # newest pivots confirmed at or before this bar's close; NaN before the first (not WARMUP)
+    "volume_score",  # standard score of log1p(volume) over the last 60 bars
+    "rsi14", "mfi14", "adx14", "atr14", "ema26", "macd_hist", "bb_upper", "bb_lower", "vwap20",
+    # newest pivots confirmed at or before this bar's close
     # leg: +1 rising, -1 falling since the newest confirmed pivot of the level
-    "l1_high", "l1_low", "l1_leg",
-    "l2_high", "l2_low", "l2_leg",
-    "l3_high", "l3_low", "l3_leg",
+    *(f"l{level}_{what}" for level in LEVELS for what in ("high", "low", "leg")),
+    *OWN,  # channels of the users' indicators
 )  # fmt: skip
 COLUMN: dict[str, int] = {name: i for i, name in enumerate(COLUMNS)}
 
 # Book: one float64 row a second, describing the book at the boundary and the second before it.
 # NaN is unknown.
-NUM_BINS = 20  # a side, each 5 bps wide, counted away from the mid: together +-1 %
-BIN_BPS = 5.0
-BOOK_COLUMNS: tuple[str, ...] = (
-    # resting size [base currency] between i*5 and (i+1)*5 bps below mid, then above it
-    *(f"bid_{i:02d}" for i in range(NUM_BINS)),
-    *(f"ask_{i:02d}" for i in range(NUM_BINS)),
-    "mid",  # quote currency
-    "spread_bps",
-    "imbalance",  # (best bid size - best ask size) / sum
-    "microprice_bps",  # microprice against mid
-    # order-flow imbalance at the best level summed over the second [base currency]
-    "ofi",  # Cont, Kukanov, Stoikov (2014)
-    "bought",  # traded size, aggressor bought [base currency]
-    "sold",
-    "num_trades",
-    "num_updates",  # book messages in the second
-    "depth",  # known resting size within the bins, both sides [base currency]
-)
+BIN_BPS = 5.0  # width of a bin
 BOOK_COLUMN: dict[str, int] = {name: i for i, name in enumerate(BOOK_COLUMNS)}
 
 # One float64 row a bucket of a BookSnapshot, about the second just ended. NaN is unknown.

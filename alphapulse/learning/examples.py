@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from alphapulse.domain.inference import Tensor
+from alphapulse.domain.inputs import Tensor
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import TIMEFRAMES, Floats, PivotKind, Timeframe
 

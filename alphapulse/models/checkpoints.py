@@ -24,7 +24,8 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from alphapulse.domain.errors import CheckpointError
-from alphapulse.domain.inference import INPUT_SPEC, MODELS
+from alphapulse.domain.inference import MODELS
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec
 
 Weights = Mapping[str, npt.NDArray[Any]]
 
@@ -118,11 +119,19 @@ def _check_kin(directory: Path, layout: Mapping[str, Any], model: str | None) ->
             f"{directory}: expected a checkpoint of {model or ', '.join(MODELS)}, was "
             f"{layout.get('model')!r}; give the folder of that model"
         )
-    if layout.get("spec_version") != INPUT_SPEC.version:
+    own = tuple(layout.get("own", ()))
+    expected = (INPUT_SPEC.version, InputSpec(own=own).content_hash)
+    was = (layout.get("spec_version"), layout.get("spec_hash"))
+    if was != expected:
         raise CheckpointError(
-            f"{directory}: expected input spec {INPUT_SPEC.version}, was "
-            f"{layout.get('spec_version')}; train this model again for the present inputs"
+            f"{directory}: expected input spec {expected[0]} ({expected[1]}), was {was[0]} "
+            f"({was[1]}); train this model again for the present inputs"
         )
+
+
+def spec_of(checkpoint: Checkpoint) -> InputSpec:
+    """Return the inputs a model was trained with."""
+    return InputSpec(own=tuple(checkpoint.layout["own"]))
 
 
 def _canonical(layout: Mapping[str, Any]) -> str:

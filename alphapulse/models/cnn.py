@@ -11,26 +11,21 @@ from typing import Any, Self
 import numpy as np
 import torch
 
-from alphapulse.domain.inference import (
-    INPUT_SPEC,
-    Example,
-    Forecast,
-    InputSpec,
-    ModelInput,
-    Prediction,
-)
+from alphapulse.domain.inference import Example, Forecast, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, ModelInput
 from alphapulse.domain.learning import LEVELS
 from alphapulse.domain.market import TIMEFRAMES, Floats
+from alphapulse.features.validation import require_valid
 from alphapulse.interfaces import LearnReport, Model
-from alphapulse.models.checkpoints import load_checkpoint
+from alphapulse.models.checkpoints import load_checkpoint, spec_of
 from alphapulse.models.fit import batch_of, cnn_loss, descend, split
 from alphapulse.models.kept import Kept
 from alphapulse.models.network import (
     CnnNetwork,
     Sizes,
+    heard,
     owned,
     put_weights,
-    require_spec,
     seed_all,
     use_one_thread,
     volatility_SF,
@@ -67,16 +62,18 @@ class CNN(Kept[CnnNetwork], Model):
         self.trained = dict(trained or {})
 
     @classmethod
-    def fresh(cls, *, seed: int, cost_bps: float) -> Self:
+    def fresh(cls, *, seed: int, cost_bps: float, spec: InputSpec = INPUT_SPEC) -> Self:
         """Return an untrained one; its checkpoint is nobody's champion."""
         seed_all(seed)
-        return cls(CnnNetwork(), cost_bps=cost_bps)
+        return cls(CnnNetwork(spec), cost_bps=cost_bps, spec=spec)
 
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
         """Return a forecast a timeframe whose stream is there, their vote and the hidden state."""
-        require_spec(self.name, self.spec, input)
+        require_valid(self.name, input, self.spec)
         with torch.inference_mode():
-            tokens = self.network.tokens(owned(input.bars_SFTC)[None], owned(input.flags_SFT)[None])
+            tokens = self.network.tokens(
+                owned(heard(input, self.spec))[None], owned(input.flags_SFT)[None]
+            )
             names = ("book_STB", "known_STB", "peers_KP", "awake_K")
             beside = self.network.beside(*(owned(getattr(input, name))[None] for name in names))
             outputs_BFO, hidden_BH = self.network.fuse(tokens, beside)
@@ -103,12 +100,14 @@ class CNN(Kept[CnnNetwork], Model):
         seed_all(len(examples))
         older, newest = split(self.name, examples)
         slices = [older[i : i + 32] for _ in range(2) for i in range(0, len(older), 32)]
-        losses = [lambda rows=rows: cnn_loss(self.network, batch_of(rows)) for rows in slices]
+        losses = [
+            lambda rows=rows: cnn_loss(self.network, batch_of(rows, self.spec)) for rows in slices
+        ]
         self.network.train()
         descend(list(self.network.parameters()), losses, num_steps=len(losses), rate=5e-4)
         self.network.eval()
         self._version = ""
-        shown, held_out = batch_of(older), batch_of(newest)
+        shown, held_out = batch_of(older, self.spec), batch_of(newest, self.spec)
         return report(self.network, shown.targets, [held_out], num_examples=len(older))
 
     @classmethod
@@ -116,10 +115,15 @@ class CNN(Kept[CnnNetwork], Model):
         """Return the model saved in `directory`; raises CheckpointError unless it is whole."""
         kept = load_checkpoint(directory, model=cls.name)
         sizes = Sizes(**kept.layout["sizes"])
-        network = CnnNetwork(sizes=sizes)
+        spec = spec_of(kept)
+        network = CnnNetwork(spec, sizes)
         put_weights(network, kept.weights)
         return cls(
-            network, cost_bps=kept.layout["cost_bps"], sizes=sizes, trained=kept.layout["trained"]
+            network,
+            cost_bps=kept.layout["cost_bps"],
+            spec=spec,
+            sizes=sizes,
+            trained=kept.layout["trained"],
         )
 
     def _layout(self) -> dict[str, Any]:
@@ -127,6 +131,8 @@ class CNN(Kept[CnnNetwork], Model):
         return {
             "model": self.name,
             "spec_version": self.spec.version,
+            "spec_hash": self.spec.content_hash,
+            "own": list(self.spec.own),
             "sizes": asdict(self.sizes),
             "trained_slots": slots,
             "cost_bps": self.cost_bps,

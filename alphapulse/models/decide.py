@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 
-from alphapulse.domain.inference import Action, Decision, ModelInput, Prediction, Thresholds
+from alphapulse.domain.inference import Action, Decision, Prediction, Thresholds
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.interfaces import Model
 
 Ask = Callable[[ModelInput, Mapping[str, Prediction]], Awaitable[Prediction]]

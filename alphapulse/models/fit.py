@@ -12,7 +12,8 @@ from torch.nn import functional
 
 from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.inference import Example
-from alphapulse.models.network import CnnNetwork, owned
+from alphapulse.domain.inputs import InputSpec
+from alphapulse.models.network import CnnNetwork, heard, owned
 
 # axes: B batch · S symbol · F timeframe · T row · C channel · O output of a timeframe's head · N
 # example
@@ -169,8 +170,8 @@ def split(model: str, examples: Sequence[Example]) -> tuple[Sequence[Example], S
     return kept[:cut], kept[cut:]
 
 
-def batch_of(examples: Sequence[Example]) -> CnnBatch:
-    """Stack examples for the CNN; a target an example does not carry is not known."""
+def batch_of(examples: Sequence[Example], spec: InputSpec) -> CnnBatch:
+    """Stack examples for a CNN of `spec`; a target an example does not carry is not known."""
     inputs = [example.input for example in examples]
 
     def stacked(name: str) -> Tensor:
@@ -182,7 +183,7 @@ def batch_of(examples: Sequence[Example]) -> CnnBatch:
         np.float32(e.weight) * e.targets.get("unique", np.ones_like(missing)) for e in examples
     ]
     return CnnBatch(
-        stacked("bars_SFTC"),
+        owned(np.stack([heard(input, spec) for input in inputs])),
         stacked("flags_SFT"),
         targets | {"unique": owned(np.stack(unique))},
         beside=tuple(stacked(name) for name in ("book_STB", "known_STB", "peers_KP", "awake_K")),

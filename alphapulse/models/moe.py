@@ -12,26 +12,20 @@ from torch import Tensor
 from torch.nn import functional
 
 from alphapulse.domain.errors import Unavailable
-from alphapulse.domain.inference import (
-    INPUT_SPEC,
-    Action,
-    Example,
-    InputSpec,
-    ModelInput,
-    Prediction,
-)
-from alphapulse.domain.inference import Tensor as Array
+from alphapulse.domain.inference import Action, Example, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, ModelInput
+from alphapulse.domain.inputs import Tensor as Array
 from alphapulse.domain.market import TIMEFRAMES, Timeframe
-from alphapulse.features.inputs import SLOTS
+from alphapulse.features.peers import SLOTS
+from alphapulse.features.validation import require_valid
 from alphapulse.interfaces import LearnReport, Model
-from alphapulse.models.checkpoints import load_checkpoint
+from alphapulse.models.checkpoints import load_checkpoint, spec_of
 from alphapulse.models.fit import descend, split
 from alphapulse.models.gate import HIDDEN, SAID, GateNetwork, confidence_of, pool
 from alphapulse.models.kept import Kept
 from alphapulse.models.network import (
     owned,
     put_weights,
-    require_spec,
     seed_all,
     use_one_thread,
     volatility_SF,
@@ -79,16 +73,22 @@ class Orchestrator(Kept[GateNetwork], Model):
         self.trained = dict(trained or {})
 
     @classmethod
-    def fresh(cls, *, seed: int, slots: Sequence[str] = ("flat", "cnn", "rl")) -> Self:
+    def fresh(
+        cls,
+        *,
+        seed: int,
+        slots: Sequence[str] = ("flat", "cnn", "rl"),
+        spec: InputSpec = INPUT_SPEC,
+    ) -> Self:
         """Return an untrained one that listens to `slots`."""
         seed_all(seed)
         network = GateNetwork(INPUT_SPEC.num_slots)
         network.get_buffer("trained_K")[[SLOTS[name] for name in slots]] = True
-        return cls(network)
+        return cls(network, spec=spec)
 
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
         """Return the weighted opinion and the shares; KeyError if it hears none of `upstream`."""
-        require_spec(self.name, self.spec, input)
+        require_valid(self.name, input, self.spec)
         if not self._heard(upstream):
             raise KeyError(
                 f"moe: expected predictions of {', '.join(self._slots())}, was "
@@ -166,7 +166,7 @@ class Orchestrator(Kept[GateNetwork], Model):
         kept = load_checkpoint(directory, model=cls.name)
         network = GateNetwork(INPUT_SPEC.num_slots)
         put_weights(network, kept.weights)
-        return cls(network, trained=kept.layout["trained"])
+        return cls(network, spec=spec_of(kept), trained=kept.layout["trained"])
 
     def _calibrate(self, said: Tensor, awake: Tensor, regime: Tensor, result: Tensor) -> None:
         with torch.inference_mode():
@@ -227,6 +227,8 @@ class Orchestrator(Kept[GateNetwork], Model):
         return {
             "model": self.name,
             "spec_version": self.spec.version,
+            "spec_hash": self.spec.content_hash,
+            "own": list(self.spec.own),
             "hidden": HIDDEN,
             "trained_slots": [SLOTS[name] for name in self._slots()],
             "trained": self.trained,

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alphapulse.domain.errors import CheckpointError, ShapeMismatch
-from alphapulse.domain.inference import INPUT_SPEC, InputSpec, Masks, ModelInput
-from alphapulse.domain.inference import Tensor as Array
+from alphapulse.domain.errors import CheckpointError
+from alphapulse.domain.inputs import CHANNEL, FIRST_OWN, INPUT_SPEC, InputSpec, Masks, ModelInput
+from alphapulse.domain.inputs import Tensor as Array
 from alphapulse.domain.market import BarFlag, Floats
-from alphapulse.features.channels import CHANNEL
 
 # axes: B batch · S symbol (decided, reference) · F timeframe · T row · C channel · P patch · D
 # token · H hidden
@@ -45,12 +44,17 @@ def owned(array: npt.NDArray[Any]) -> Tensor:
     return torch.tensor(np.asarray(array))
 
 
-def require_spec(model: str, spec: InputSpec, input: ModelInput) -> None:
-    """Raise ShapeMismatch unless `input` was built for `spec`."""
-    if input.spec != spec:
-        raise ShapeMismatch(
-            f"{model}: expected input spec {spec}, was {input.spec}; build the input for this one"
-        )
+def heard(input: ModelInput, spec: InputSpec) -> Array:
+    """Return the bars as a model of `spec` hears them, float32 (S, F, T, C).
+
+    Channels of users' indicators that it was not trained with are 0: a new one changes no old
+    output.
+    """
+    if input.spec.own == spec.own:
+        return input.bars_SFTC
+    bars_SFTC = input.bars_SFTC.copy()
+    bars_SFTC[..., FIRST_OWN:] = 0
+    return bars_SFTC
 
 
 def volatility_SF(bars_SFTC: Array, flags_SFT: Masks) -> Floats:

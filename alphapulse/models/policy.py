@@ -7,8 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from alphapulse.domain.inference import INPUT_SPEC, Action, InputSpec, ModelInput, Prediction
-from alphapulse.domain.inference import Tensor as Array
+from alphapulse.domain.inference import Action, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, ModelInput
+from alphapulse.domain.inputs import Tensor as Array
 from alphapulse.domain.market import TIMEFRAMES, BarFlag
 
 # axes: B batch · S symbol · F timeframe · C channel · X feature · H hidden

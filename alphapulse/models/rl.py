@@ -12,23 +12,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from alphapulse.domain.inference import (
-    INPUT_SPEC,
-    Action,
-    Example,
-    InputSpec,
-    ModelInput,
-    Prediction,
-)
+from alphapulse.domain.inference import Action, Example, Prediction
+from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, ModelInput
 from alphapulse.domain.market import Floats
+from alphapulse.features.validation import require_valid
 from alphapulse.interfaces import LearnReport, Model
-from alphapulse.models.checkpoints import load_checkpoint
+from alphapulse.models.checkpoints import load_checkpoint, spec_of
 from alphapulse.models.fit import descend, split
 from alphapulse.models.kept import Kept
 from alphapulse.models.network import (
     owned,
     put_weights,
-    require_spec,
     seed_all,
     use_one_thread,
 )
@@ -64,14 +58,14 @@ class RL(Kept[PolicyNetwork], Model):
         self.trained = dict(trained or {})
 
     @classmethod
-    def fresh(cls, *, seed: int) -> Self:
+    def fresh(cls, *, seed: int, spec: InputSpec = INPUT_SPEC) -> Self:
         """Return an untrained one."""
         seed_all(seed)
-        return cls(PolicyNetwork(num_features(INPUT_SPEC)))
+        return cls(PolicyNetwork(num_features(spec)), spec=spec)
 
     def predict(self, input: ModelInput, *, upstream: Mapping[str, Prediction]) -> Prediction:
         """Return action probabilities, and what the likeliest is worth and how surely it pays."""
-        require_spec(self.name, self.spec, input)
+        require_valid(self.name, input, self.spec)
         with torch.inference_mode():
             logits, worth, pays, hidden = self.network(
                 owned(features_of(input, upstream["cnn"]))[None]
@@ -167,12 +161,14 @@ class RL(Kept[PolicyNetwork], Model):
         kept = load_checkpoint(directory, model=cls.name)
         network = PolicyNetwork(num_features(INPUT_SPEC))
         put_weights(network, kept.weights)
-        return cls(network, trained=kept.layout["trained"])
+        return cls(network, spec=spec_of(kept), trained=kept.layout["trained"])
 
     def _layout(self) -> dict[str, Any]:
         return {
             "model": self.name,
             "spec_version": self.spec.version,
+            "spec_hash": self.spec.content_hash,
+            "own": list(self.spec.own),
             "num_features": num_features(self.spec),
             "hidden": HIDDEN,
             "trained_slots": [],

@@ -92,7 +92,7 @@ def _decision(record: DecisionRecord) -> Values:
     return (
         int(d.event_ns), d.symbol, p.reference, record.trace_id,
         int(record.received_ns), int(record.decided_at_ns), int(p.window_version),
-        p.input_hash, int(p.spec_version), record.config_hash, str(d.action),
+        p.input_hash, int(p.spec_version), _json(p.own), record.config_hash, str(d.action),
         float(d.confidence), float(d.utility_r), d.reason,
         float(d.thresholds.entry), float(d.thresholds.exit),
         _packed(_json(p.substitutions).encode()),
@@ -246,6 +246,7 @@ def package_of(row: Mapping[str, Any]) -> InputPackage:
         awake_K=array_of(row["awake"], row["awake_layout"]),
         account_A=array_of(row["account"], row["account_layout"]),
         substitutions=tuple(json.loads(row["substitutions"])),
+        own=tuple(json.loads(row["own"])),
     )
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from alphapulse.domain.inference import Action, Forecast, StreamRef
 from alphapulse.domain.learning import Cursor, Followed, Inference, PastDecision, ShownBar
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, Floats, Timeframe
-from alphapulse.features.channels import CHANNEL, bar_channels
 from alphapulse.features.rows import COLUMN, COLUMNS
 from alphapulse.storage.encoding import cells_of, forecast_of, streams_of
 from alphapulse.storage.journal_reader import JournalReader
@@ -137,5 +136,6 @@ def _units(rows_NC: Floats) -> Floats:
 
     NaN where there is no row or it has no ATR yet.
     """
-    natr_N = bar_channels(rows_NC, low=0.0, high=1.0, price=1.0)[:, CHANNEL["natr"]]
-    return np.where(natr_N > 0, natr_N.astype(np.float64), np.nan)
+    atr_N, close_N = rows_NC[:, COLUMN["atr14"]], rows_NC[:, COLUMN["close"]]
+    natr_N = (np.where(atr_N > 0, atr_N, np.nan) / close_N).astype(np.float32)
+    return natr_N.astype(np.float64)

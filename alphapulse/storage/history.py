@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 from alphapulse.config import Storage
 from alphapulse.domain.errors import StoreError, Unavailable
-from alphapulse.domain.inference import DecisionRecord, ModelInput, Prediction
+from alphapulse.domain.inference import DecisionRecord, Prediction
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.interfaces import InferenceStore, Query
 from alphapulse.storage.following import follow

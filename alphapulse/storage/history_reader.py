@@ -12,7 +12,7 @@ import duckdb
 import pyarrow as pa
 
 from alphapulse.domain.errors import ConfigError, StoreError
-from alphapulse.domain.inference import ModelInput
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.interfaces import Query
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake, arrow_table

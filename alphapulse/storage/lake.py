@@ -106,6 +106,7 @@ class Lake:
                 self._created(table),
                 with_day,
                 mode="append",
+                schema_mode="merge",  # an older lake lacks the newer columns
                 writer_properties=_WRITER,
                 commit_properties=CommitProperties(app_transactions=[transaction]),
             )

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from alphapulse.domain.inference import InputPackage, ModelInput, StreamRef
+from alphapulse.domain.inference import InputPackage, StreamRef
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import Flags, Floats, Ints
 from alphapulse.storage.encoding import package_of, table_of
 

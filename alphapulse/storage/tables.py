@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 # Name and type of every column, in order. A row's `event_ns` is the decision that first showed it.
 COLUMNS: Mapping[str, Mapping[str, type]] = {
@@ -47,6 +47,7 @@ COLUMNS: Mapping[str, Mapping[str, type]] = {
         **dict.fromkeys(("event_ns", "window_version"), int),
         "input_hash": str,
         "spec_version": int,
+        "own": str,  # names of the users' indicators in the input
         "streams": str,  # the fields of each StreamRef, the forming row as its length
         "forming": bytes,  # the forming rows of all streams, one after the other
         "forming_layout": str,
@@ -108,7 +109,7 @@ CREATE TABLE decisions (
   number INTEGER PRIMARY KEY, event_ns INTEGER NOT NULL, symbol TEXT NOT NULL,
   reference TEXT NOT NULL, trace_id TEXT NOT NULL, received_ns INTEGER NOT NULL,
   decided_at_ns INTEGER NOT NULL, window_version INTEGER NOT NULL, input_hash TEXT NOT NULL,
-  spec_version INTEGER NOT NULL, config_hash TEXT NOT NULL,
+  spec_version INTEGER NOT NULL, own TEXT NOT NULL, config_hash TEXT NOT NULL,
   action TEXT NOT NULL, confidence, utility_r, reason TEXT NOT NULL,
   entry_threshold, exit_threshold, substitutions BLOB NOT NULL,
   last_trade_id INTEGER NOT NULL, last_book_id INTEGER NOT NULL,
@@ -158,7 +159,7 @@ CREATE VIEW predictions AS SELECT
   JOIN forecasts f ON f.decision = d.number AND f.model = o.model;
 CREATE VIEW packages AS SELECT
   number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
-  spec_version, streams, forming, forming_layout, peer_slots, peers, peers_layout,
+  spec_version, own, streams, forming, forming_layout, peer_slots, peers, peers_layout,
   awake, awake_layout, account, account_layout, substitutions
   FROM run, decisions;
 CREATE VIEW rows AS SELECT
@@ -182,4 +183,4 @@ CREATE VIEW outcomes AS SELECT
   bars, p_done, action, reason, result, result_long, result_short
   FROM run, settled;
 """
-NUM_VALUES = {"decisions": 29, "outputs": 12, "forecasts": 12, "closed_rows": 7, "settled": 21}
+NUM_VALUES = {"decisions": 30, "outputs": 12, "forecasts": 12, "closed_rows": 7, "settled": 21}

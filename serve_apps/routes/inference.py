@@ -8,7 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from alphapulse import interfaces
 from alphapulse.domain.errors import Unavailable
-from alphapulse.domain.inference import IncompleteInput, Thresholds, trace_id
+from alphapulse.domain.inference import Thresholds, trace_id
+from alphapulse.domain.inputs import IncompleteInput
 from alphapulse.domain.market import Timeframe
 from serve_apps.doors import MAX_ROWS, Behind, Limit
 from serve_apps.plain import plain

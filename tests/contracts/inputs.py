@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from alphapulse.domain.inference import INPUT_SPEC, InputSpec, ModelInput, Prediction
+from alphapulse.domain.inference import Prediction
+from alphapulse.domain.inputs import CHANNEL, INPUT_SPEC, InputSpec, ModelInput
 from alphapulse.domain.market import SECOND_NS, BarFlag
-from alphapulse.features.channels import CHANNEL
 
 START_NS = 1_723_161_300 * SECOND_NS  # 2024-08-08T23:55:00Z
 
@@ -22,7 +22,7 @@ def an_input(step: int = 0, *, spec: InputSpec = INPUT_SPEC) -> ModelInput:
         cells = np.arange(np.prod(shapes[name]), dtype=np.float64)
         return np.sin(0.37 * cells + step).reshape(shapes[name]).astype(np.float32)
 
-    bars_SFTC = wave("bars_SFTC")
+    bars_SFTC, known_SFTC = wave("bars_SFTC"), np.ones(shapes["known_SFTC"], np.uint8)
     if CHANNEL["natr"] < spec.num_channels:
         bars_SFTC[..., CHANNEL["natr"]] = 0.002 + 0.001 * step  # a volatility is positive
     account_A = np.zeros(shapes["account_A"], np.float32)
@@ -33,6 +33,7 @@ def an_input(step: int = 0, *, spec: InputSpec = INPUT_SPEC) -> ModelInput:
         window_version=step + 1,
         price=2_600.0 + step,
         bars_SFTC=bars_SFTC,
+        known_SFTC=known_SFTC,
         flags_SFT=np.full(shapes["flags_SFT"], BarFlag.VALID, np.uint8),
         book_STB=wave("book_STB"),
         known_STB=np.ones(shapes["known_STB"], np.uint8),

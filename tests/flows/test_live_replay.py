@@ -18,7 +18,8 @@ from alphapulse.config import Feed
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.live import CANDLES, Live
 from alphapulse.data.tape import Tape
-from alphapulse.domain.inference import DecisionPoint, ModelInput
+from alphapulse.domain.inference import DecisionPoint
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import (
     BarSeries,
     BookDelta,

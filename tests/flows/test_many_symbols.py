@@ -21,9 +21,9 @@ from alphapulse.domain.inference import (
     Decision,
     DecisionPoint,
     DecisionRecord,
-    ModelInput,
     Thresholds,
 )
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.execution.engine import Engine
 from alphapulse.execution.ledger import Ledger
 from alphapulse.execution.recorder import Recorder

@@ -21,10 +21,10 @@ from alphapulse.domain.inference import (
     Decision,
     DecisionRecord,
     InputPackage,
-    ModelInput,
     StoredRow,
     trace_id,
 )
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import Cursor, Outcome, PastDecision, ShownBar
 from alphapulse.domain.market import TIMEFRAMES, BarSeries, Pivot, PivotKind, Timeframe
 from alphapulse.interfaces import Query

@@ -14,7 +14,8 @@ from alphapulse.config import Settings
 from alphapulse.data.alerts import feed_alerts
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
-from alphapulse.domain.inference import DecisionPoint, ModelInput
+from alphapulse.domain.inference import DecisionPoint
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, Timeframe
 from alphapulse.domain.quality import Reason
 from alphapulse.features.masks import substitutes

@@ -21,7 +21,8 @@ import pytest
 from alphapulse.config import Settings
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
-from alphapulse.domain.inference import MODELS, ModelInput
+from alphapulse.domain.inference import MODELS
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.models.decide import decide, local
 from alphapulse.models.loading import load_model
 

@@ -17,17 +17,20 @@ from alphapulse.data.cache import MarketCache
 from alphapulse.data.rows import TRADES, Columns, Rows
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import InvalidEvent
+from alphapulse.domain.inputs import Tensor
 from alphapulse.domain.market import (
     SECOND_NS,
     BarFlag,
     BookDelta,
     FeedGap,
+    Flags,
+    Floats,
     MarketEvent,
     Timeframe,
     Trade,
     Trades,
 )
-from alphapulse.domain.windows import BookSnapshot, CacheView, MarketWindow
+from alphapulse.domain.windows import BookSnapshot, CacheView, MarketWindow, Shown
 from alphapulse.features.rows import BUCKET_COLUMN
 
 INSTRUMENTS = Market().instruments
@@ -111,14 +114,27 @@ def test_window_never_changes_once_given_out(recordings: Path) -> None:
 
 
 def test_rows_move_on_without_touching_what_was_given_out() -> None:
-    rows = Rows(keep=3, num_columns=1)
+    def room(num: int) -> Shown:
+        return Shown(
+            np.zeros((num, 1), np.float32), np.zeros((num, 1), np.uint8), np.zeros((num, 1))
+        )
+
+    def show(rows_NC: Floats, values_NC: Tensor, known_NC: Flags, prices_NP: Floats) -> None:
+        values_NC[:], known_NC[:], prices_NP[:] = 2 * rows_NC, 1, 3 * rows_NC
+
+    rows = Rows(keep=3, num_columns=1, room=room, show=show)
     given = []
     for i in range(40):
         rows.append(i, np.array([float(i)]), 0)
         given.append(rows.newest(3))
 
     assert [view[0].tolist() for view in given[-2:]] == [[36, 37, 38], [37, 38, 39]]
-    assert all(view[1][-1, 0] == i for i, view in enumerate(given))
+    for i, (_, rows_TC, _, shown) in enumerate(given):
+        assert rows_TC[-1, 0] == i
+        assert shown.values_TC[-1, 0] == 2 * i
+        assert np.array_equal(shown.values_TC, 2 * rows_TC)
+        assert np.array_equal(shown.prices_TP, 3 * rows_TC)
+        assert shown.known_TC.all()
     assert rows.newest(3, from_ns=38)[0].tolist() == [38, 39]
 
 
@@ -329,6 +345,6 @@ def test_views_for_people_are_plain_values(cache: MarketCache) -> None:
     assert candles[-1]["flags"] == ["valid", "forming", "partial"]
     assert {row["bids"] is None for row in book["buckets"]} == {True, False}
     assert 0 < book["ask"] - book["bid"] < 1
-    assert {pivot["level"] for pivot in pivots} == {1, 2, 3}
+    assert {pivot["level"] for pivot in pivots} == {1, 2, 3, 4, 5}
     assert state["num_bars"] == {"1s": 2, "1m": 600, "1h": 600, "1d": 600}
     assert len(cache.trades(ETH)) == state["num_trades"]

@@ -16,7 +16,8 @@ from alphapulse.config import Feed, Market
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import Unavailable
-from alphapulse.domain.inference import Action, DecisionPoint, ModelInput, Prediction
+from alphapulse.domain.inference import Action, DecisionPoint, Prediction
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import SECOND_NS, BarFlag, BookDelta, MarketEvent, Timeframe
 
 INSTRUMENTS = Market().instruments

@@ -15,7 +15,8 @@ from alphapulse.data.cache import MarketCache
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
 from alphapulse.data.validation import Validator
-from alphapulse.domain.inference import DecisionPoint, InputPackage, ModelInput
+from alphapulse.domain.inference import DecisionPoint, InputPackage
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import (
     SECOND_NS,
     BarFlag,
@@ -241,7 +242,7 @@ def test_inputs_before_and_after_come_back_from_rows_stored_once(came_late: Led)
 
 def kept(package: InputPackage, values: tuple[object, ...]) -> InputPackage:
     """Return a package with the streams as a journal keeps them."""
-    streams, forming, layout = (values[19], values[20], values[21])
+    streams, forming, layout = (values[20], values[21], values[22])
     assert isinstance(streams, bytes)
     assert isinstance(forming, bytes)
     assert isinstance(layout, str)

@@ -15,7 +15,8 @@ from alphapulse.data.book import Book
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import Unavailable
-from alphapulse.domain.inference import DecisionPoint, ModelInput
+from alphapulse.domain.inference import DecisionPoint
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import SECOND_NS, BookDelta, Timeframe, Trade
 from alphapulse.domain.trading import Quote
 from alphapulse.models.network import volatility_SF

@@ -17,7 +17,8 @@ from alphapulse.data.shard import Shard
 from alphapulse.data.shards import Shards, dealt
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import Unavailable
-from alphapulse.domain.inference import DecisionPoint, ModelInput
+from alphapulse.domain.inference import DecisionPoint
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import SECOND_NS, Instrument, Timeframe
 from experiments.benchmarks.renamed import side_by_side
 

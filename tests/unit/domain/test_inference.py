@@ -11,25 +11,20 @@ import pytest
 
 from alphapulse.domain.errors import InvalidRequest, ShapeMismatch
 from alphapulse.domain.inference import (
-    INPUT_SPEC,
     Action,
     Decision,
     Forecast,
-    ModelInput,
     Prediction,
     Thresholds,
     inference_id,
     trace_id,
 )
+from alphapulse.domain.inputs import AXES, DTYPES, INPUT_SPEC, ModelInput
 from alphapulse.domain.market import PivotKind, Timeframe
-
-UINT8 = {"flags_SFT", "known_STB", "awake_K"}
 
 
 def arrays() -> dict[str, Any]:
-    kinds = {name: np.uint8 if name in UINT8 else np.float32 for name in INPUT_SPEC.shapes()}
-    kinds["scale_S2"] = np.float64
-    return {name: np.zeros(shape, kinds[name]) for name, shape in INPUT_SPEC.shapes().items()}
+    return {name: np.zeros(shape, DTYPES[name]) for name, shape in INPUT_SPEC.shapes().items()}
 
 
 def an_input(**changes: Any) -> ModelInput:
@@ -67,7 +62,8 @@ def test_foreign_shape_is_refused_with_axis_expected_and_actual(name: str) -> No
     with pytest.raises(ShapeMismatch) as caught:
         an_input(**{name: np.zeros(actual, np.float32)})
 
-    assert f"{name}: axis {axis}: expected {expected}, was {actual}" in str(caught.value)
+    told = f"wrong_shape: ETH/USDT {name}: axis {axis} ({AXES[axis]}): expected {expected}, was "
+    assert f"{told}{actual}" in str(caught.value)
 
 
 def test_missing_axis_is_refused() -> None:

@@ -9,27 +9,24 @@ import numpy as np
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import (
-    INPUT_SPEC,
     MODELS,
     Action,
     Decision,
     DecisionPoint,
     DecisionRecord,
-    IncompleteInput,
     InputPackage,
-    ModelInput,
     Prediction,
     StoredRow,
     Thresholds,
     trace_id,
 )
+from alphapulse.domain.inputs import DTYPES, INPUT_SPEC, IncompleteInput, ModelInput
 from alphapulse.domain.market import SECOND_NS
 from alphapulse.features.rows import COLUMNS
 
 RUN = "00112233445566ff"
 ETH, BTC = "ETH/USDT", "BTC/USDT"
 START_NS = 1_722_988_795 * SECOND_NS  # 2024-08-06T23:59:55Z
-KINDS = {"flags_SFT": np.uint8, "known_STB": np.uint8, "awake_K": np.uint8, "scale_S2": np.float64}
 
 
 def instant(second: int) -> int:
@@ -39,10 +36,7 @@ def instant(second: int) -> int:
 
 def an_input(second: int, symbol: str = ETH) -> ModelInput:
     """Return a complete input of zeros."""
-    arrays = {
-        name: np.zeros(shape, KINDS.get(name, np.float32))
-        for name, shape in INPUT_SPEC.shapes().items()
-    }
+    arrays = {name: np.zeros(shape, DTYPES[name]) for name, shape in INPUT_SPEC.shapes().items()}
     return ModelInput(
         symbol=symbol,
         reference=BTC if symbol == ETH else ETH,

@@ -10,14 +10,8 @@ from typing import Any
 import pytest
 
 from alphapulse.domain.errors import ShapeMismatch
-from alphapulse.domain.inference import (
-    MODELS,
-    Decision,
-    DecisionPoint,
-    ModelInput,
-    Thresholds,
-    trace_id,
-)
+from alphapulse.domain.inference import MODELS, Decision, DecisionPoint, Thresholds, trace_id
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.execution.engine import Act, Decide, Engine
 from alphapulse.execution.recorder import Recorder
 from tests.unit.execution.points import BTC, ETH, RUN, Store, a_decision, a_point, instant

@@ -12,7 +12,8 @@ import pytest
 from alphapulse.config import load_settings
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape, content_hash
-from alphapulse.domain.inference import MODELS, DecisionRecord, ModelInput, StoredRow, trace_id
+from alphapulse.domain.inference import MODELS, DecisionRecord, StoredRow, trace_id
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import Cursor
 from alphapulse.domain.market import TIMEFRAMES
 from alphapulse.learning.outcomes import Settlement

@@ -14,7 +14,7 @@ from alphapulse.config import Settings, Training
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
 from alphapulse.domain.errors import NoData
-from alphapulse.domain.inference import ModelInput
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.models.checkpoints import Registry, directory_of
 from alphapulse.models.loading import load_model
 from experiments import first_training

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from alphapulse.config import Settings, Training
-from alphapulse.domain.inference import INPUT_SPEC, Action
+from alphapulse.domain.inference import Action
+from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.learning import Inference, Outcome, PastDecision, ShownBar
 from alphapulse.domain.market import Timeframe
 from alphapulse.learning.entries import HORIZON

@@ -59,7 +59,7 @@ def shown(kept_run: AnsweredRun) -> tuple[list[Example], list[Example], Sequence
 
 
 def verdict_of(champion: CNN, challenger: CNN, asked: list[Example], rows: Sequence[Answered]):  # type: ignore[no-untyped-def]
-    scores = (score(model.network, asked) for model in (champion, challenger))
+    scores = (score(model, asked) for model in (champion, challenger))
     return judge(rows, *scores, promote_at=20.0)
 
 

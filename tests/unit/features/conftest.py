@@ -68,7 +68,6 @@ def _book_of(recordings: Path, symbol: str) -> BookWindow:
     rows_TB[:, BOOK_COLUMN["bought"]] = bought
     rows_TB[:, BOOK_COLUMN["sold"]] = np.maximum(volume - bought, 0)
     rows_TB[:, BOOK_COLUMN["num_trades"]] = traded["trades"].reindex(second_ns_T).to_numpy()
-    rows_TB[:, BOOK_COLUMN["depth"]] = np.nansum(rows_TB[:, : 2 * NUM_BINS], axis=1)
     return BookWindow(symbol, second_ns_T, rows_TB, np.zeros(len(rows_TB), np.uint8))
 
 

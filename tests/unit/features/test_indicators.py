@@ -6,14 +6,20 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from talib.abstract import Function
 
 from alphapulse.domain.errors import InvalidBar
 from alphapulse.domain.market import Bar, BarFlag, BarSeries, Floats, Timeframe
-from alphapulse.features.indicators import FIRST_PIVOT, WARMUP_BARS, RowBuilder
-from alphapulse.features.rows import COLUMN, COLUMNS
+from alphapulse.features.indicators import RowBuilder
+from alphapulse.features.pivot_points import SESSION_LEVELS
+from alphapulse.features.registry import CONTEXT, INDICATORS, WARM_UP, layout
+from alphapulse.features.rows import COLUMN
 
 LoadSeries = Callable[[str, Timeframe], BarSeries]
 SYMBOLS = ("ETH/USDT", "BTC/USDT")
+_LEVELS = ("l1_", "l2_", "l3_", "l4_", "l5_")
+PIVOTS = [i for i, n in enumerate(layout()) if n in CONTEXT or n.startswith(_LEVELS)]
+OTHERS = [i for i in range(len(layout())) if i not in PIVOTS]
 
 
 def bars_of(series: BarSeries) -> list[Bar]:
@@ -36,12 +42,12 @@ def stream(series: BarSeries, num_opened: int) -> tuple[Floats, list[int]]:
 
 
 def assert_same_bits(one: Floats, other: Floats) -> None:
-    for name, i in COLUMN.items():
+    for i, name in enumerate(layout()):
         np.testing.assert_array_equal(one[:, i], other[:, i], err_msg=name)
 
 
 @pytest.mark.parametrize("symbol", SYMBOLS)
-@pytest.mark.parametrize("num_opened", [0, 20, 60, 61, 1000])
+@pytest.mark.parametrize("num_opened", [0, 20, 174, 999, 1000, 1200])
 def test_streamed_rows_equal_batch_rows_bit_for_bit(
     load_series: LoadSeries, symbol: str, num_opened: int
 ) -> None:
@@ -74,10 +80,11 @@ def test_missing_bar_starts_everything_anew(load_series: LoadSeries) -> None:
 
     rows_TC, flags = stream(series, 100)
 
-    assert_same_bits(rows_TC[200:], alone_TC)
-    assert np.isnan(rows_TC[200, COLUMN["log_return"] :]).all()
+    apart = [i for i, name in enumerate(layout()) if name not in SESSION_LEVELS]
+    np.testing.assert_array_equal(rows_TC[200:, apart], alone_TC[:, apart])
+    assert np.isnan(rows_TC[200, apart[COLUMN["log_return"] :]]).all()
     warming = [i for i, f in enumerate(flags) if f & BarFlag.WARMUP]
-    assert warming == [*range(60), *range(200, 260)]
+    assert warming == [*range(WARM_UP - 1), *range(200, 200 + WARM_UP - 1)]
 
 
 def test_forming_row_equals_the_closed_row_and_leaves_no_trace(load_series: LoadSeries) -> None:
@@ -88,7 +95,7 @@ def test_forming_row_equals_the_closed_row_and_leaves_no_trace(load_series: Load
         peeked, peeked_flags = builder.peek(bar)
         row, flags = builder.close(bar)
 
-        assert np.array_equal(peeked[:FIRST_PIVOT], row[:FIRST_PIVOT], equal_nan=True)
+        assert np.array_equal(peeked[OTHERS], row[OTHERS], equal_nan=True)
         assert peeked_flags == flags | BarFlag.FORMING
         assert np.array_equal(row, untouched.close(bar)[0], equal_nan=True)
     assert list(builder.pivots) == list(untouched.pivots)
@@ -98,17 +105,17 @@ def test_forming_row_shows_only_pivots_of_closed_bars(load_series: LoadSeries) -
     bars = bars_of(head(load_series("ETH/USDT", Timeframe.M1), 500))
     builder = RowBuilder("ETH/USDT", Timeframe.M1)
 
-    before = np.full(len(COLUMNS) - FIRST_PIVOT, np.nan)
+    before = np.full(len(PIVOTS), np.nan)
     for bar in bars:
-        assert np.array_equal(builder.peek(bar)[0][FIRST_PIVOT:], before, equal_nan=True)
-        before = builder.close(bar)[0][FIRST_PIVOT:]
+        assert np.array_equal(builder.peek(bar)[0][PIVOTS], before, equal_nan=True)
+        before = builder.close(bar)[0][PIVOTS]
 
 
 def test_forming_bar_after_a_gap_stands_alone(load_series: LoadSeries) -> None:
     series = load_series("ETH/USDT", Timeframe.M1)
     builder = RowBuilder("ETH/USDT", Timeframe.M1)
-    builder.open(head(series, 100))
-    following, later = bars_of(head(series, 2, start=100))
+    builder.open(head(series, 200))
+    following, later = bars_of(head(series, 2, start=200))
 
     row, flags = builder.peek(later)
 
@@ -129,33 +136,31 @@ def test_flags_say_who_made_the_bar(load_series: LoadSeries) -> None:
     assert own_flags == BarFlag.VALID | BarFlag.EMPTY | BarFlag.WARMUP
 
 
-def test_columns_appear_as_soon_as_their_bars_are_there(load_series: LoadSeries) -> None:
-    rows_TC, flags = stream(head(load_series("ETH/USDT", Timeframe.M1), 80), 0)
+def test_columns_appear_once_they_have_settled(load_series: LoadSeries) -> None:
+    rows_TC, flags = stream(head(load_series("ETH/USDT", Timeframe.M1), 1100), 0)
 
-    firsts = {name: int(np.isnan(rows_TC[:, i]).sum()) for name, i in COLUMN.items()}
+    firsts = {name: int(np.isnan(rows_TC[:, i]).sum()) for i, name in enumerate(layout())}
 
     assert firsts["close"] == 0
     assert firsts["log_return"] == 1
-    assert firsts["rsi14"] == 14
-    assert firsts["macd_hist"] == 33
-    assert firsts["sigma"] == WARMUP_BARS - 1 == 60
-    assert [bool(f & BarFlag.WARMUP) for f in flags] == [True] * 60 + [False] * 20
+    assert firsts["sigma"] == 60
+    for indicator in INDICATORS:
+        for name in indicator.columns:
+            assert firsts[name] == indicator.warm_up - 1, name
+    assert firsts["rsi14"] == 14 + 4 * 14
+    assert firsts["ema200"] == 199 + 4 * 200
+    assert firsts["volume_score"] == 59
+    assert [bool(f & BarFlag.WARMUP) for f in flags] == [True] * 173 + [False] * 927
 
 
-def test_pivots_are_drained_once(load_series: LoadSeries) -> None:
-    series = load_series("ETH/USDT", Timeframe.M1)
-    builder = RowBuilder("ETH/USDT", Timeframe.M1)
-    builder.open(head(series, 300))
-    num_before = len(builder.pivots)
+def test_lookbacks_are_those_of_the_library() -> None:
+    for indicator in INDICATORS:
+        reference = Function(indicator.function)
+        reference.parameters = dict(indicator.parameters)
 
-    for bar in bars_of(head(series, 100, start=300)):
-        builder.close(bar)
-    drained = builder.drain_pivots()
-
-    assert num_before > 50
-    assert drained == list(builder.pivots)[num_before:]
-    assert builder.drain_pivots() == []
-    assert all(p.confirm_ns > int(series.open_ns_T[300]) for p in drained)
+        # two series begin with the second bar of a segment: they compare a bar with the one before
+        starts = int(indicator.reads[0] in ("returns", "obv_step"))
+        assert indicator.lookback == reference.lookback + starts, indicator.columns
 
 
 def test_closed_bar_that_comes_again_is_refused(load_series: LoadSeries) -> None:

@@ -9,12 +9,11 @@ import numpy as np
 import pytest
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.domain.inference import IncompleteInput, ModelInput, StoredRow
+from alphapulse.domain.inference import StoredRow
+from alphapulse.domain.inputs import CHANNEL, CHANNELS, IncompleteInput, ModelInput
 from alphapulse.domain.market import BarFlag, Flags, Floats, Ints, Timeframe
 from alphapulse.domain.windows import MarketWindow, StreamWindow
 from alphapulse.features.inputs import (
-    CHANNEL,
-    CHANNELS,
     PeerTable,
     build,
     inverse_scale,
@@ -23,7 +22,8 @@ from alphapulse.features.inputs import (
     stored_rows,
 )
 from alphapulse.features.packages import StoredStreams
-from alphapulse.features.rows import COLUMN
+from alphapulse.features.registry import WARM_UP
+from alphapulse.features.rows import BOOK_COLUMN, COLUMN, NUM_BINS
 
 MakeWindow = Callable[..., MarketWindow]
 ETH, BTC = "ETH/USDT", "BTC/USDT"
@@ -92,13 +92,26 @@ def test_whole_window_gives_a_finite_input_without_substitutions(make_window: Ma
     assert built.price == make_window(EVENT).close(ETH)
 
 
-def test_no_channel_is_idle_or_out_of_order_one(make_window: MakeWindow) -> None:
-    bars_SFTC = complete(make_window(EVENT)).bars_SFTC
+def test_no_channel_but_the_free_ones_is_idle_or_out_of_order_one(make_window: MakeWindow) -> None:
+    built = complete(make_window(EVENT))
 
-    spread_C = bars_SFTC[:, 1:].reshape(-1, 32).std(axis=0)
+    spread_C = built.bars_SFTC[:, 1:].reshape(-1, 32).std(axis=0)
 
-    assert spread_C.min() > 1e-4, CHANNELS[int(spread_C.argmin())]
-    assert np.abs(bars_SFTC).max() <= 20
+    idle = [name for name, spread in zip(CHANNELS, spread_C, strict=True) if spread < 1e-4]
+    assert idle == ["l5_leg", "own_1", "own_2"]  # no new leg of the fifth level in 300 bars
+    assert np.abs(built.bars_SFTC).max() <= 20
+
+
+def test_what_is_not_known_is_zero_and_marked(make_window: MakeWindow) -> None:
+    built = complete(make_window(EVENT))
+
+    assert set(np.unique(built.known_SFTC).tolist()) == {0, 1}
+    assert not built.bars_SFTC[built.known_SFTC == 0].any()
+    assert not built.known_SFTC[..., CHANNEL["own_1"] :].any()
+    assert built.known_SFTC[..., : CHANNEL["l1_from_high"]].all()
+    # 800 days hold few pivots of the fifth level: before the first there is none
+    assert built.known_SFTC[:, 3, :, CHANNEL["l1_leg"]].all()
+    assert not built.known_SFTC[:, 3, 0, CHANNEL["l5_leg"]].any()
 
 
 @pytest.mark.parametrize("event_ns", [EVENT, EVENT - 210 * 10**9, EVENT - 209 * 10**9])
@@ -131,14 +144,23 @@ def test_scale_is_low_and_high_of_300_days_with_the_forming_one(make_window: Mak
     assert built.bars_SFTC[1, 3, :, CHANNEL["high"]].max() == 1
 
 
-def test_inverse_scale_gives_prices_back(make_window: MakeWindow) -> None:
+def test_inverse_scale_gives_every_price_back_exactly(make_window: MakeWindow) -> None:
     window = make_window(EVENT)
 
     built = complete(window)
-    prices = inverse_scale(built.bars_SFTC[0, 1, :-1, CHANNEL["close"]], built.scale_S2[0])
 
-    closes = window.streams[ETH, Timeframe.M1].rows_TC[-299:, COLUMN["close"]]
-    assert prices == pytest.approx(closes, rel=1e-6)
+    for s, symbol in enumerate((ETH, BTC)):
+        for f, timeframe in enumerate(Timeframe):
+            closed_T = built.flags_SFT[s, f] & BarFlag.FORMING == 0
+            scaled = built.bars_SFTC[s, f, closed_T, :4]
+            prices = inverse_scale(scaled, built.scale_S2[s], tick_size=0.01)
+            rows_TC = window.streams[symbol, timeframe].rows_TC[-len(scaled) :]
+            assert np.array_equal(prices, rows_TC[:, :4])
+
+
+def test_scale_too_wide_for_ticks_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected a scale of at most 8388608 ticks, was 9000000"):
+        inverse_scale(np.zeros(1), np.array([0.0, 90_000.0]), tick_size=0.01)
 
 
 def test_prices_ten_times_as_high_give_the_same_input(make_window: MakeWindow) -> None:
@@ -241,10 +263,13 @@ def test_seconds_before_the_recording_are_masked_and_said(make_window: MakeWindo
     assert "BTC/USDT book: 285 of 300 seconds; the rest is masked" in built.substitutions
     assert not built.flags_SFT[:, 0, :16].any()
     assert not built.bars_SFTC[:, 0, :16].any()
-    assert (built.flags_SFT[:, 0, 16:76] & BarFlag.WARMUP).all()
+    assert (built.flags_SFT[:, 0, 16 : 16 + WARM_UP - 1] & BarFlag.WARMUP).all()
+    assert not (built.flags_SFT[:, 0, 16 + WARM_UP - 1 :] & BarFlag.WARMUP).any()
     assert built.bars_SFTC[:, 0, 16:, CHANNEL["close"]].all()
-    assert not built.bars_SFTC[:, 0, 16:76, CHANNEL["log_return"]].any()
-    assert built.bars_SFTC[:, 0, 76:, CHANNEL["log_return"]].any()
+    for name, num_warming in (("log_return", 60), ("rsi", 70), ("natr", 70), ("macd_hist", 173)):
+        known_ST = built.known_SFTC[:, 0, :, CHANNEL[name]]
+        assert not known_ST[:, : 16 + num_warming].any(), name
+        assert known_ST[:, 16 + num_warming :].all(), name
     assert not built.known_STB[:, :15].any()
     assert np.isfinite(built.bars_SFTC).all()
 
@@ -277,7 +302,13 @@ def test_unknown_book_values_are_zero_and_marked(make_window: MakeWindow) -> Non
 
     built = complete(window)
 
-    known_TB = ~np.isnan(window.books[ETH].rows_TC[-300:])
+    rows_TB = window.books[ETH].rows_TC[-300:]
+    known_TB = ~np.isnan(rows_TB)
+    # sizes are told in units of the row's own bins, and some rows know none
+    without_T = np.isnan(rows_TB[:, : 2 * NUM_BINS]).all(axis=1)
+    for name in ("bought", "sold"):
+        known_TB[without_T, BOOK_COLUMN[name]] = False
+    assert 0 < without_T.sum() < 300
     assert np.array_equal(built.known_STB[0].astype(bool), known_TB)
     assert not built.book_STB[built.known_STB == 0].any()
 

@@ -11,7 +11,7 @@ import pytest
 
 from alphapulse.config import Settings
 from alphapulse.data.tape import Tape
-from alphapulse.domain.inference import ModelInput
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.models.cnn import CNN
 from alphapulse.models.moe import Orchestrator
 from alphapulse.models.rl import RL
@@ -74,4 +74,4 @@ def moe() -> Orchestrator:
 
 def changed(input: ModelInput, **arrays: np.ndarray) -> ModelInput:
     """Return a copy of `input` with other arrays, under a hash of its own."""
-    return replace(input, content_hash="", **arrays)
+    return replace(input, **arrays)

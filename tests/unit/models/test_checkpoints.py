@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from alphapulse.domain.errors import CheckpointError
-from alphapulse.domain.inference import ModelInput
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.models.checkpoints import (
     LAYOUT_FILE,
     WEIGHTS_FILE,

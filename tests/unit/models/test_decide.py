@@ -10,7 +10,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from alphapulse.domain.inference import Action, ModelInput, Prediction, Thresholds
+from alphapulse.domain.inference import Action, Prediction, Thresholds
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.models.cnn import CNN
 from alphapulse.models.decide import conclude, decide, local
 from alphapulse.models.moe import Orchestrator

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from alphapulse.domain.inference import Action, Example, ModelInput, Prediction
+from alphapulse.domain.inference import Action, Example, Prediction
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.models.gate import GateNetwork, confidence_of, pool
 from alphapulse.models.moe import Orchestrator
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from alphapulse.domain.inference import Action, Example, ModelInput
+from alphapulse.domain.inference import Action, Example
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.models.cnn import CNN
 from alphapulse.models.policy import features_of, num_features
 from alphapulse.models.rl import RL

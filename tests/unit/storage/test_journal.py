@@ -103,7 +103,7 @@ def test_every_other_column_comes_back(journal: Journal) -> None:
     expected = {
         "id": inference_id(run=RUN, symbol=SYMBOLS[0], event_ns=instant(3), model="cnn"),
         "run": RUN,
-        "schema_version": 1,
+        "schema_version": 2,
         "trace_id": given.trace_id,
         "reference": SYMBOLS[1],
         "received_ns": given.received_ns,
@@ -220,10 +220,10 @@ def test_what_is_no_journal_is_told(tmp_path: Path) -> None:
 
 
 def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
-    journal.remark("schema_version", "2")
+    journal.remark("schema_version", "3")
     journal.close()
 
-    with pytest.raises(StoreError, match="expected schema version 1, was 2"):
+    with pytest.raises(StoreError, match="expected schema version 2, was 3"):
         journal.append([record(0)])
 
 

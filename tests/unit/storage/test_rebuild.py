@@ -17,11 +17,11 @@ from alphapulse.domain.inference import (
     Decision,
     DecisionPoint,
     DecisionRecord,
-    ModelInput,
     Thresholds,
     inference_id,
     trace_id,
 )
+from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import SECOND_NS
 from alphapulse.interfaces import Query
 from alphapulse.storage.history import InferenceHistory
