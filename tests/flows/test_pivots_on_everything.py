@@ -9,11 +9,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from alphapulse.data.recordings import read_series
-from alphapulse.domain.market import BarSeries, Pivot, PivotKind, Timeframe
+from alphapulse.domain.market import Pivot, PivotKind, Timeframe
+from alphapulse.features.indicators import RowBuilder
 from alphapulse.features.pivots import NUM_LEVELS
+from alphapulse.features.rows import COLUMN
 from experiments.labels import pivots_of
 from tests.flows.rescanned import Shape, rescan
 from tests.flows.stored_bars import FOLDERS, Stream, flat, load_streams, walk
@@ -210,13 +213,21 @@ def test_no_pivot_spans_a_missing_bar(streams: list[Stream]) -> None:
             assert pivot.confirm_ns <= ends[pivot.segment_id]
 
 
-def test_answers_are_looked_for_among_the_same_pivots(
+def test_rows_and_answers_are_made_of_the_same_pivots(
     streams: list[Stream], recordings: Path
 ) -> None:
     for stream in (s for s in streams if s.timeframe is Timeframe.H1):
         symbol = stream.name.split()[1]
         file = recordings.parent / FOLDERS[1] / f"candles-1h-{symbol}.parquet"
-        series: BarSeries = read_series(file, stream.name, Timeframe.H1)
+        series = read_series(file, stream.name, Timeframe.H1)
+        builder = RowBuilder(stream.name, Timeframe.H1)
 
+        rows_TC, _ = builder.open(series)
+
+        assert list(builder.pivots) == stream.pivots[-len(builder.pivots) :]
+        after = len(stream.segments[0])
+        of_pivots = slice(COLUMN["l1_high"], COLUMN[f"l{NUM_LEVELS}_leg"] + 1)
+        assert not np.isnan(rows_TC[after - 1, of_pivots]).any()
+        assert np.isnan(rows_TC[after, of_pivots]).all()
         for level in LEVELS:
             assert pivots_of(series, level=level) == [p for p in stream.pivots if p.level == level]

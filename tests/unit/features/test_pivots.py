@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.market import Pivot, PivotKind, Timeframe
 from alphapulse.features.pivots import NUM_LEVELS, WilliamsStructure
+from tests.flows.rescanned import rescan
 
 Shape = tuple[float, float, float, float]  # open, high, low, close
 TF = Timeframe.M1
@@ -107,6 +108,8 @@ def test_a_restart_from_a_snapshot_changes_nothing(bars: list[Shape], data: st.D
     whole, before, after = (WilliamsStructure("ETH/USDT", TF) for _ in range(3))
     walk(bars[:cut], whole)
     walk(bars[:cut], before)
+    walk(bars[::-1], after)  # what it saw before is to be forgotten
+    assert len(after.context) == 3 * NUM_LEVELS + 2
 
     after.restore(json.loads(json.dumps(before.snapshot(), allow_nan=False)))
 
@@ -128,6 +131,18 @@ def test_a_snapshot_of_another_stream_is_refused() -> None:
     ):
         with pytest.raises(StoreError, match="expected a snapshot of"):
             other.restore(snapshot)
+
+
+@given(BARS)
+def test_all_levels_are_those_found_by_scanning_the_whole(bars: list[Shape]) -> None:
+    walked = {
+        (p.level, p.kind.value, p.pivot_ns // TF.ns, p.price, p.confirm_ns // TF.ns - 1)
+        for p in flat(walk(bars))
+    }
+
+    found = rescan([(i * TF.ns, *bar) for i, bar in enumerate(bars)], levels=NUM_LEVELS)
+
+    assert walked == set(found)
 
 
 @given(BARS)
