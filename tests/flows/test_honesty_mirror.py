@@ -266,9 +266,9 @@ def test_what_a_prediction_becomes_mirrors(
 #   P(H) 0.50 0.39 0.60 on 1m 1h 1d, and of the mirror P(L) 0.58 0.45 0.75: 0.08 0.06 0.15 apart;
 #   correlated 0.90 0.86 0.96. Buy 0.15 and sell 0.39; of the mirror sell 0.20 and buy 0.24.
 # All that code decides mirrors exactly (above), so the rest is in the weights and what they were
-# taught by: one month of candles, at whose end the price stood at 0.48 of the range of 300 days;
-# the mirrored one stands at 0.29. The spread of P(H) on 1m is 0.20, and the instants of an hour see
-# nearly the same bars: a mean of 60 has an error of some 0.07. 0.25 leaves room for three of those.
+# taught by: one month of candles, which is hardly more than one path of 300 days; its mirror is
+# another path. The spread of P(H) on 1m is 0.20, and the instants of an hour see nearly the same
+# bars: a mean of 60 has an error of some 0.07. 0.25 leaves room for three of those.
 APART, TOGETHER = 0.25, 0.5
 
 
