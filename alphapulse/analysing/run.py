@@ -22,7 +22,7 @@ from alphapulse.domain.market import BarSeries, Instrument, Timeframe
 from alphapulse.features.depths import DEPTHS, Warming, too_short, warm_up
 from alphapulse.features.grid import iso
 from alphapulse.features.known_labels import look_at_labels
-from alphapulse.features.lookahead import LEAK, Finding, Subject, cuts_of, look
+from alphapulse.features.lookahead import EARLY_CUTS, LEAK, Finding, Subject, cuts_of, look
 from alphapulse.features.skill import Skill, skills, too_good
 
 NUM_BARS = 3_000  # newest bars of a stream that are looked at
@@ -206,7 +206,7 @@ def _check_rows(report: _Report, series: BarSeries) -> None:
 
 def _check_columns(report: _Report, subject: Subject, series: BarSeries, what: str) -> None:
     begun_s = time.perf_counter()
-    report.findings += look(subject, series, _cuts(series))
+    report.findings += look(subject, series, sorted({*EARLY_CUTS, *_cuts(series)}))
     warmings = warm_up(subject, series)
     report.findings += too_short(subject, series, warmings)
     report.warmings += [(subject.name, warming) for warming in warmings]

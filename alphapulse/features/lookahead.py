@@ -15,6 +15,7 @@ from alphapulse.domain.market import BarSeries, Bools, Floats, Timeframe
 POISONS = (float("nan"), 1e9)  # what everything after a cut is overwritten with
 ROUNDING = 1e-12  # relative: a sum over arrays of another length may end in other last bits
 NUM_CUTS = 12
+EARLY_CUTS = (10, 30, 60, 150)  # inside warm-ups: what is filled back shows nowhere else
 LEAK, WARNING = "leak", "warning"
 
 
@@ -170,15 +171,16 @@ def look(subject: Subject, series: BarSeries, cuts: Sequence[int]) -> list[Findi
     changed: dict[str, list[tuple[int, Floats, Floats]]] = {"poison": [], "prefix": []}
     for cut in cuts:
         after_TC = whole.values_TC[:cut]
-        known_TC = subject.of(first(series, cut)).rows(whole.names, cut)
-        changed["prefix"].append((cut, known_TC, after_TC))
-        for fill in POISONS:
+        tries = [("prefix", "prefix", first(series, cut))]
+        tries += [("poison", f"poison with {x:g}", poisoned(series, cut, x)) for x in POISONS]
+        for check, how, bars in tries:
             try:
-                table = subject.of(poisoned(series, cut, fill))
+                values_TC = subject.of(bars).rows(whole.names, cut)
             except InvalidRequest as error:
-                found.append(_refusal(subject.name, series, cut, fill, error))
+                found.append(_refusal(subject.name, series, cut, how, error))
                 continue
-            changed["poison"].append((cut, after_TC, table.rows(whole.names, cut)))
+            pair = (values_TC, after_TC) if check == "prefix" else (after_TC, values_TC)
+            changed[check].append((cut, *pair))
     for check, pairs in changed.items():
         found += [
             farthest(
@@ -251,14 +253,12 @@ def farthest(
     )
 
 
-def _refusal(
-    subject: str, series: BarSeries, cut: int, fill: float, error: InvalidRequest
-) -> Finding:
+def _refusal(subject: str, series: BarSeries, cut: int, how: str, error: InvalidRequest) -> Finding:
     return Finding(
         kind=WARNING,
         subject=subject,
         column="(all)",
-        check=f"poison with {fill:g}",
+        check=how,
         at_ns=int(series.open_ns_T[cut - 1]) + series.timeframe.ns,
         bars_ahead=0,
         num_bars=0,

@@ -81,14 +81,17 @@ def mirrored(series: BarSeries, about: float) -> BarSeries:
     """Return candles of the price `about` squared / price: the log price negated, highs lows.
 
     A bar that closes where it opened counts as one that rises (ML.md 1.4 d: C >= O); in the mirror
-    it must count as one that falls, so its close is moved by one last digit.
+    it must count as one that falls, so its close, or its open, is moved by one last digit.
     """
     open_T, high_T, low_T, close_T, volume_T = series.ohlcv_TC.T
-    prices_T4 = about**2 / np.column_stack([open_T, low_T, high_T, close_T])
-    is_flat_T = (open_T == close_T) & (low_T < open_T)
-    prices_T4[is_flat_T, 3] = np.nextafter(prices_T4[is_flat_T, 0], 0.0)
-    prices_T4[:, 2] = np.minimum(prices_T4[:, 2], prices_T4[:, 3])
-    return replace(series, ohlcv_TC=np.column_stack([prices_T4, volume_T]))
+    first_T, top_T, bottom_T, last_T = about**2 / np.stack([open_T, low_T, high_T, close_T])
+    is_flat_T = (open_T == close_T) & (low_T < high_T)
+    can_fall_T = is_flat_T & (last_T > bottom_T)
+    last_T[can_fall_T] = np.nextafter(last_T[can_fall_T], 0.0)
+    can_rise_T = is_flat_T & ~can_fall_T
+    first_T[can_rise_T] = np.nextafter(first_T[can_rise_T], np.inf)
+    mirror_TC = np.column_stack([first_T, top_T, bottom_T, last_T, volume_T])
+    return replace(series, ohlcv_TC=mirror_TC)
 
 
 def same_bits(a: ModelInput, b: ModelInput) -> bool:

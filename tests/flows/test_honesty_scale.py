@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from alphapulse.features.inputs import stored_rows
 from alphapulse.features.rows import COLUMN
 from alphapulse.interfaces import DataProvider
 from alphapulse.models.loading import load_model
-from tests.flows.altered import Altered, dearer, times
+from tests.flows.altered import Altered, dearer, poisoned_from, times
 
 KEPT = Path(__file__).parents[1] / "golden" / "run"
 BEFORE_MIDNIGHT = 1_723_161_270 * 10**9  # 23:54:30: the forming day is nearly over
@@ -31,13 +32,15 @@ TENFOLD = 10.0
 
 
 async def points_at(
-    provider: DataProvider, instruments: tuple[Instrument, ...]
+    provider: DataProvider,
+    instruments: tuple[Instrument, ...],
+    instants: Sequence[int] = INSTANTS,
 ) -> list[DecisionPoint]:
     settings = Settings()
     found = []
     feed = MarketFeed(provider, instruments, settings.feed)
     await feed.open()
-    for instant_ns in INSTANTS:
+    for instant_ns in instants:
         await feed.skip_to(instant_ns - Timeframe.S1.ns)
         point = await feed.advance()
         assert point is not None
@@ -115,6 +118,22 @@ def test_scale_is_that_of_the_recorded_candles_and_trades_before_the_instant(
         low = min(lows[days].min(), today.min(), *low_T[minutes])
         high = max(highs[days].max(), today.max(), *high_T[minutes])
         assert built.scale_S2[0].tolist() == [low, high]
+
+
+def test_scale_knows_the_forming_day_up_to_the_instant(
+    recordings: Path, instruments: tuple[Instrument, ...]
+) -> None:
+    tape = Tape(recordings, instruments)
+    wild_ns = BEFORE_MIDNIGHT - 10 * Timeframe.S1.ns
+    wild = Altered(tape, poisoned_from(wild_ns), lambda series: series)
+
+    (point,) = asyncio.run(points_at(wild, instruments, INSTANTS[:1]))
+
+    for symbol, built in point.inputs.items():
+        traded_ns, price_N = raw(recordings, "trades", symbol, ["ts", "price"])
+        shown = price_N[(traded_ns >= wild_ns) & (traded_ns < point.event_ns)]
+        assert input_of(point, symbol).scale_S2[0, 1] == 1_000.0 * shown.max()
+        assert built.scale_S2[0, 0] < 1_000.0 * shown.min()
 
 
 def test_prices_ten_times_as_high_leave_every_channel_within_1e_5(

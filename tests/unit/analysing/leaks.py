@@ -65,6 +65,11 @@ def filled_back(bars: pd.DataFrame) -> pd.Series:
     return bars["close"].where(busy).bfill().rename("filled")
 
 
+def warmed_up_backwards(bars: pd.DataFrame) -> pd.Series:
+    """Return a mean of 50 bars whose first 49 values are the 50th."""
+    return bars["close"].rolling(50).mean().bfill().rename("mean")
+
+
 def scaled(bars: pd.DataFrame) -> pd.Series:
     """Return closes scaled by all that there will ever be."""
     close = bars["close"]

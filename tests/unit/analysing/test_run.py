@@ -47,6 +47,7 @@ def test_honest_features_are_clean(check: Any, timeframe: str) -> None:
         ("centred", "1m", "centred", "poison", 3),
         ("centred", "1d", "centred", "prefix", 3),
         ("filled_back", "1m", "filled", "poison", None),
+        ("warmed_up_backwards", "1m", "mean", "prefix", 30),  # bar 1 of 30 known reads the 50th
         ("scaled", "1h", "scaled", "prefix", 1_455),  # every bar from the first on
         ("early_hour", "1m", "hour_close", "poison", None),
         ("extremes", "1m", "peak", "prefix", None),
