@@ -18,15 +18,8 @@ from alphapulse.analysing.asked_models import Asked, ask, candles_of
 from alphapulse.config import Settings
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
-from alphapulse.domain.inference import (
-    INPUT_SPEC,
-    MODELS,
-    Action,
-    ModelInput,
-    Prediction,
-    Tensor,
-    Thresholds,
-)
+from alphapulse.domain.inference import MODELS, Action, Prediction, Thresholds
+from alphapulse.domain.inputs import INPUT_SPEC, ModelInput, Tensor
 from alphapulse.domain.learning import LEVELS
 from alphapulse.domain.market import BarSeries, Floats, PivotKind, Timeframe
 from alphapulse.domain.windows import BookWindow, MarketWindow
