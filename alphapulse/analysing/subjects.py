@@ -20,7 +20,7 @@ from alphapulse.domain.market import Bar, BarSeries, Floats
 from alphapulse.features.indicators import RowBuilder
 from alphapulse.features.known_labels import Labels
 from alphapulse.features.lookahead import Finding, Subject, Table, differ, farthest
-from alphapulse.features.rows import COLUMNS
+from alphapulse.features.registry import layout
 from alphapulse.interfaces import Model
 from alphapulse.models.loading import load_model
 
@@ -109,7 +109,7 @@ def model(name: str) -> Model:
 
 def rows(name: str) -> Subject:
     """Return the subject of the rows that every input is made of, computed as at a start."""
-    return Subject(name, lambda series: Table(COLUMNS, _opened(series)))
+    return Subject(name, lambda series: Table(layout(), _opened(series)))
 
 
 def _opened(series: BarSeries) -> Floats:
@@ -136,7 +136,7 @@ def look_at_stream(name: str, series: BarSeries) -> list[Finding]:
         farthest(
             name,
             series,
-            COLUMNS[c],
+            layout()[c],
             "stream",
             [(len(series), streamed_TC[:, c], whole_TC[:, c])],
         )
