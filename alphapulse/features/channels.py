@@ -239,5 +239,6 @@ def place_mid(prices_TP: Floats, values_TB: Tensor, price: float) -> None:  # pr
         price: newest traded price of the symbol [quote currency].
     """
     for t in range(len(prices_TP)):
-        value = MID_UNIT * (prices_TP[t, 0] / price - 1)
+        mid = prices_TP[t, 0]
+        value = MID_UNIT * 2 * (mid - price) / (mid + price)
         values_TB[t, _MID] = min(max(value, -LIMIT), LIMIT) if value == value else 0.0
