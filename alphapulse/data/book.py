@@ -16,6 +16,7 @@ from alphapulse.features.rows import BOOK_COLUMN, BOOK_COLUMNS, BUCKET_COLUMN, N
 # axes: L level · 2: price, size · K bucket, rising price · B column of BOOK_COLUMNS
 BUFFERED = 1_000  # messages kept without a snapshot, 100 s of Binance's stream; the oldest leave
 BPS = 1e-4
+DECIMALS = 10  # no price has more: a difference of two is rounded back to them
 SNAPSHOT_PCT = 1.0  # half width of a BookSnapshot
 
 
@@ -171,8 +172,8 @@ class Book:
     def second_row(self, boundary_ns: int) -> Floats:
         """Return float64 (50,) in the layout of BOOK_COLUMNS and begin the next second.
 
-        What was not seen whole is NaN: flow and counts of a second that began before the feed did
-        or had a gap in it.
+        What was not seen whole is NaN: flows and counts of a second that began before the feed did
+        or had a gap in it; the flow of levels also where `Levels.level_flow` says so.
 
         Args:
             boundary_ns: the whole second just reached [ns UTC].
@@ -186,6 +187,7 @@ class Book:
             self._describe(row_B, touch)
         if self._is_known_second:
             row_B[BOOK_COLUMN["ofi"]] = self._levels.flow
+            row_B[BOOK_COLUMN["ofi_levels"]] = self._levels.level_flow
         if self._are_trades_whole:
             row_B[BOOK_COLUMN["bought"]] = Levels.size_of(self._bought.total())
             row_B[BOOK_COLUMN["sold"]] = Levels.size_of(self._sold.total())
@@ -213,14 +215,15 @@ class Book:
 
     def _describe(self, row_B: Floats, touch: Touch) -> None:
         bid, bid_size, ask, ask_size = touch
-        mid, both = (bid + ask) / 2, bid_size + ask_size
+        mid = (bid + ask) / 2
+        spread_bps = round(ask - bid, DECIMALS) / mid / BPS
+        imbalance = (bid_size - ask_size) / (bid_size + ask_size)
         row_B[BOOK_COLUMN["mid"]] = mid
-        row_B[BOOK_COLUMN["spread_bps"]] = (ask - bid) / mid / BPS
-        row_B[BOOK_COLUMN["imbalance"]] = (bid_size - ask_size) / both
-        microprice = (bid * ask_size + ask * bid_size) / both
-        row_B[BOOK_COLUMN["microprice_bps"]] = (microprice / mid - 1) / BPS
-        sizes_J = self._levels.bins()
-        row_B[: 2 * NUM_BINS] = sizes_J[:-1]
+        row_B[BOOK_COLUMN["spread_bps"]] = spread_bps
+        row_B[BOOK_COLUMN["imbalance"]] = imbalance
+        # (bid * ask_size + ask * bid_size) / (bid_size + ask_size) less the mid, with no digit lost
+        row_B[BOOK_COLUMN["microprice_bps"]] = spread_bps / 2 * imbalance
+        row_B[: 2 * NUM_BINS] = self._levels.bins()
 
     def _restart(self, snapshot: BookDelta) -> BookChange:
         if self.is_known and snapshot.last_id < self.last_id:

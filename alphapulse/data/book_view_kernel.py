@@ -1,4 +1,4 @@
-"""Read a book's memory: best levels, buckets round the mid, the bins and buckets of a second."""
+"""Read from a book's memory what rests there: best levels, buckets round the mid, bins."""
 
 # mypy: disable-error-code="untyped-decorator"
 from __future__ import annotations
@@ -23,9 +23,7 @@ from alphapulse.data.book_kernel import (
 from alphapulse.domain.market import Floats, Ints
 from alphapulse.features.rows import BIN_BPS, NUM_BINS
 
-# axes: S, L as in book_kernel · K bucket, rising price · J bin, away from the mid · C column
-# columns of BUCKET_COLUMNS; the traded sizes are filled in by the book
-BIDS, ASKS, IMBALANCE, OFI, NUM_COLUMNS = 0, 1, 4, 5, 6
+# axes: S, L as in book_kernel · K bucket, rising price · J bin, away from the mid
 WHOLE_BPS, TWICE_BPS = 10_000, 20_000
 MOST_SHOWN, NO_BAND = 1 << 20, -1  # buckets of a view; in place of them
 
@@ -189,15 +187,14 @@ def view(memory: Ints, bps: int, bids_K: Floats, asks_K: Floats) -> int:
 
 @kernel
 def bins(memory: Ints) -> Floats:
-    """Return float64 (2 * NUM_BINS + 1,): sizes by bin, bids then asks, and their known sum.
+    """Return float64 (2 * NUM_BINS,): sizes by bin, bids then asks.
 
     Bins are those of BOOK_COLUMNS; NaN where a bin is not wholly in the snapshot's reach.
     """
     width = width_of(memory)
     mid = (memory[BEST] - memory[BEST + 1]) / 2
     per_tick = 1 / (mid * BIN_BPS * 1e-4)  # bins a tick
-    lots_J, depth = np.zeros(2 * NUM_BINS, np.int64), 0
-    sizes_J = np.empty(2 * NUM_BINS + 1)
+    lots_J, sizes_J = np.zeros(2 * NUM_BINS, np.int64), np.empty(2 * NUM_BINS)
     for side in range(2):
         (sums_K, lots_T), (ranks_N, lots_N) = window_of(memory, side), far_of(memory, side)
         base, own_J = memory[BASE + side], lots_J[side * NUM_BINS : (side + 1) * NUM_BINS]
@@ -221,52 +218,4 @@ def bins(memory: Ints) -> Floats:
         for j in range(NUM_BINS):
             is_known = j < num_known
             sizes_J[side * NUM_BINS + j] = own_J[j] / LOTS if is_known else np.nan
-            depth += own_J[j]
-    sizes_J[2 * NUM_BINS] = depth / LOTS
     return sizes_J
-
-
-@kernel
-def second(memory: Ints, before: Ints, first: int, last: int) -> Floats:
-    """Return rows_KC of what rests in whole buckets and what changed there.
-
-    Args:
-        memory: of the book at the end of the second.
-        before: head and sums of the memory at its begin.
-        first: number of the first bucket.
-        last: number of the last bucket.
-    """
-    width = width_of(memory)
-    middle = (memory[BEST] - memory[BEST + 1]) // (2 * width)
-    far = max(middle - first, last - middle)  # the imbalance looks as far on both sides
-    start, count = middle - far, 2 * far + 1
-    lots_SK, lots0_SK = np.empty((2, count), np.int64), np.empty((2, count), np.int64)
-    for side in range(2):
-        bucket_lots(memory, side, start, lots_SK[side])
-        window_lots(before, side, start, lots0_SK[side])
-    low0 = before[BASE] // width
-    rows_KC = np.full((count, NUM_COLUMNS), np.nan)
-    bids, asks = 0, 0  # from the mid's bucket out to this one and its mirror
-    for distance in range(far + 1):
-        below, above = far - distance, far + distance
-        bids += lots_SK[0, below]  # there are none above the mid's bucket
-        asks += lots_SK[1, above]
-        is_known = (
-            lowest_rank(start + below, width, 0) >= memory[REACH]
-            and lowest_rank(start + above, width, 1) >= memory[REACH + 1]
-        )
-        if is_known and bids + asks:
-            rows_KC[below, IMBALANCE] = rows_KC[above, IMBALANCE] = (bids - asks) / (bids + asks)
-    for k in range(count):
-        rank, other = lowest_rank(start + k, width, 0), lowest_rank(start + k, width, 1)
-        if rank >= memory[REACH]:
-            rows_KC[k, BIDS] = lots_SK[0, k] / LOTS
-        if other >= memory[REACH + 1]:
-            rows_KC[k, ASKS] = lots_SK[1, k] / LOTS
-        was_known = rank >= before[REACH] and other >= before[REACH + 1]
-        was_inside = 0 <= start + k - low0 < before[NUM_BUCKETS]
-        if was_known and was_inside:
-            added = lots_SK[0, k] - lots0_SK[0, k] - lots_SK[1, k] + lots0_SK[1, k]
-            is_known = rank >= memory[REACH] and other >= memory[REACH + 1]
-            rows_KC[k, OFI] = added / LOTS if is_known else np.nan
-    return rows_KC[first - start : last - start + 1]

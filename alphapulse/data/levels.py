@@ -9,6 +9,7 @@ from typing import NoReturn
 import numpy as np
 
 from alphapulse.data import book_kernel as kernel
+from alphapulse.data import book_second_kernel as seconds
 from alphapulse.data import book_view_kernel as views
 from alphapulse.data.book_kernel import change
 from alphapulse.data.book_view_kernel import view
@@ -20,6 +21,7 @@ from alphapulse.domain.windows import Buckets
 SPAN = 0.2  # of the mid, the window to either side; 0.6 % of Binance's changes lie outside it
 MOST_SPAN = 2_000_000  # ticks: 64 MB a book; further levels stand in the list
 FRAMES_KEPT = 1_000  # all are forgotten at this bound
+KEPT_BPS = 100  # of the mid when a second begins: its levels are kept until it ends
 FAR_ROOM = 4_096  # levels outside the window a side, doubled where they are more
 
 Frame = tuple[Floats, Flags, Flags]  # price_K, known_bids_K, known_asks_K
@@ -53,6 +55,20 @@ class Levels:
         NaN if a side was empty in it.
         """
         return self.size_of(self._memory.item(kernel.FLOW)) if self._is_flow_whole else math.nan
+
+    @property
+    def level_flow(self) -> float:
+        """Return the order-flow imbalance of all levels near the mid [base currency].
+
+        Counted is every tick within FLOW_BPS of the mid as it is now, the edges inside: what rests
+        there less what rested there when the second began, bids less asks. That is all that was
+        added less all that left, whatever happened between: an order that came and went is nothing.
+
+        NaN if a side is empty now or was then, if a tick counted is out of the reach of the
+        snapshot of now or of then, or further than KEPT_BPS from the mid of then.
+        """
+        added: float = seconds.added(self._memory, self._before, self._resting_L2, KEPT_BPS)
+        return added
 
     @staticmethod
     def size_of(lots: int) -> float:
@@ -132,7 +148,7 @@ class Levels:
         return Buckets(price_K, bids_K, asks_K, known_bids_K, known_asks_K)
 
     def bins(self) -> Floats:
-        """Return sizes by bin of BOOK_COLUMNS, bids then asks, and their known sum."""
+        """Return sizes by bin of BOOK_COLUMNS, bids then asks; NaN is unknown."""
         sizes_J: Floats = views.bins(self._memory)
         return sizes_J
 
@@ -142,6 +158,7 @@ class Levels:
         self._is_flow_whole = True
         num_buckets = self._memory.item(kernel.NUM_BUCKETS)
         self._before: Ints = self._memory[: kernel.NUM_HEAD + 2 * num_buckets].copy()
+        self._resting_L2: Ints = seconds.resting(self._memory, KEPT_BPS)
 
     def second(self, pct: float) -> tuple[int, Floats, Floats] | None:
         """Return number and prices of the buckets within `pct` percent of the mid, and their rows.
@@ -152,7 +169,7 @@ class Levels:
         if low == kernel.EMPTY:
             return None
         first, last = low // self._width, high // self._width
-        rows_KC = views.second(self._memory, self._before, first, last)
+        rows_KC = seconds.second(self._memory, self._before, first, last)
         return first, self._frame(first * views.MOST_SHOWN + last - first + 1)[0], rows_KC
 
     def _frame(self, shown: int) -> Frame:

@@ -111,9 +111,9 @@ class SymbolCache:
     def seed(self, series: BarSeries) -> None:
         """Take the closed bars of one timeframe from before the first event, all there are."""
         self._bars.seed(series)
-        rows_TC, flags_T = self.builders[series.timeframe].open(series)
         rows, keep = self.rows[series.timeframe], self._settings.cache_bars
-        newest = (series.open_ns_T[-keep:].tolist(), rows_TC[-keep:], flags_T[-keep:].tolist())
+        rows_TC, flags_T = self.builders[series.timeframe].open(series, newest=keep)
+        newest = (series.open_ns_T[-keep:].tolist(), rows_TC, flags_T.tolist())
         for ts_ns, row_C, flags in zip(*newest, strict=True):
             rows.append(ts_ns, row_C, flags)
 

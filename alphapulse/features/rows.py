@@ -41,6 +41,7 @@ COLUMN: dict[str, int] = {name: i for i, name in enumerate(COLUMNS)}
 # Book: one float64 row a second, describing the book at the boundary and the second before it.
 # NaN is unknown.
 BIN_BPS = 5.0  # width of a bin
+FLOW_BPS = 10  # of the mid to either side: the levels that ofi_levels counts
 BOOK_COLUMN: dict[str, int] = {name: i for i, name in enumerate(BOOK_COLUMNS)}
 
 # One float64 row a bucket of a BookSnapshot, about the second just ended. NaN is unknown.

@@ -75,19 +75,17 @@ def test_bins_of_a_second_equal_a_plain_sum_of_levels(
         if i % 200 or not book.is_known:
             continue
         row = book.second_row(delta.ts_ns + 1)
-        mid, depth = row[BOOK_COLUMN["mid"]], 0.0
+        mid = row[BOOK_COLUMN["mid"]]
         for name, levels_L2 in zip(("bid", "ask"), book.levels(100_000), strict=True):
             distance_L = np.abs(levels_L2[:, 0] / mid - 1)
             inside_L = distance_L < NUM_BINS * 5e-4
             sums = np.bincount(
                 (distance_L[inside_L] / 5e-4).astype(int), levels_L2[inside_L, 1], NUM_BINS
             )
-            depth += sums.sum()
             found = row[[BOOK_COLUMN[f"{name}_{j:02d}"] for j in range(NUM_BINS)]]
             known = ~np.isnan(found)
             assert found[known] == pytest.approx(sums[known], rel=1e-12)
             num_known += known.sum()
-        assert row[BOOK_COLUMN["depth"]] == pytest.approx(depth, rel=1e-12)
 
     assert num_known > 400
 
@@ -101,11 +99,10 @@ def test_bins_beyond_the_snapshots_reach_are_unknown(
     book.apply(stream[0])
 
     row = book.second_row(stream[0].ts_ns + SECOND_NS)
-    bids, asks = row[:NUM_BINS], row[NUM_BINS : 2 * NUM_BINS]
+    bids = row[:NUM_BINS]
 
     reach = 1 - stream[0].bids_L2[:, 0].min() / row[BOOK_COLUMN["mid"]]
     assert np.isnan(bids).tolist() == [(i + 1) * 5e-4 > reach for i in range(NUM_BINS)]
-    assert row[BOOK_COLUMN["depth"]] >= np.nansum(bids) + np.nansum(asks)
     assert np.isnan(row[[BOOK_COLUMN[n] for n in ("ofi", "bought", "num_updates")]]).all()
 
 
@@ -359,6 +356,77 @@ def test_flow_goes_on_over_a_snapshot_that_finds_the_book_known() -> None:
     book.apply(delta(12, 12, [(99, 6)], [(100, 1)], is_snapshot=True))
 
     assert book.second_row(2 * SECOND_NS)[BOOK_COLUMN["ofi"]] == (6 - 1) - (1 - 3)
+
+
+NEAR = {"bids": [(9_999.5, 1), (9_995, 3), (9_000, 1)], "asks": [(10_000.5, 3), (11_000, 1)]}
+
+
+def level_flow(*changes: BookDelta, bids: list | None = None) -> float:
+    """Return `ofi_levels` of a second that begins with NEAR and sees `changes`."""
+    book = Book(X)
+    book.apply(delta(1, 1, bids or NEAR["bids"], NEAR["asks"], is_snapshot=True))
+    book.second_row(SECOND_NS)
+    for change in changes:
+        book.apply(change)
+    return book.second_row(2 * SECOND_NS)[BOOK_COLUMN["ofi_levels"]]
+
+
+def test_flow_of_levels_is_what_the_bids_gained_less_what_the_asks_gained_near_the_mid() -> None:
+    first = delta(2, 2, [(9_999.5, 4), (9_995, 0), (9_980, 9)], [(10_000.5, 8), (10_009, 1)])
+    second = delta(3, 3, [], [(10_000.5, 5)])
+
+    flow = level_flow(first, second)
+
+    assert flow == (4 - 1) - 3 - (5 - 3) - 1  # 9,980 is 20 bps away
+
+
+def test_flow_of_levels_counts_both_moments_round_the_mid_of_the_end() -> None:
+    up = delta(2, 2, [(10_019.5, 1)], [(10_000.5, 0), (10_020.5, 2)])
+
+    assert level_flow(up) == 1 - 2  # what rested then is all out of the band by now
+
+
+def test_flow_of_levels_counts_the_edges_of_its_band() -> None:
+    edges = delta(2, 2, [(9_990, 1), (9_989.5, 10)], [(10_010, 4), (10_010.5, 10)])
+
+    assert level_flow(edges) == 1 - 4
+
+
+def test_flow_of_levels_survives_a_side_that_was_empty_in_between() -> None:
+    emptied = delta(2, 2, [(9_999.5, 0), (9_995, 0), (9_000, 0)], [])
+    refilled = delta(3, 3, [(9_999.5, 5)], [])
+
+    assert level_flow(emptied, refilled) == 5 - 1 - 3
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param([delta(2, 2, [(9_999.5, 0), (9_995, 0), (9_000, 0)], [])], id="no bids now"),
+        pytest.param([delta(3, 3, [(9_999.5, 5)], [])], id="a gap"),
+        pytest.param(
+            [delta(3, 3, [(9_999.5, 5)], []), delta(3, 3, **NEAR, is_snapshot=True)],
+            id="a gap and a snapshot",
+        ),
+        pytest.param(
+            [delta(3, 3, [(9_999.5, 5), (9_995, 1)], NEAR["asks"], is_snapshot=True)],
+            id="a snapshot that reaches less far",
+        ),
+        pytest.param(
+            [delta(2, 2, [(10_099.5, 1)], [(10_000.5, 0), (10_100.5, 2)])],
+            id="a mid that moved by 1 %",
+        ),
+    ],
+)
+def test_flow_of_levels_is_unknown_where_a_level_was_or_is(changes: list[BookDelta]) -> None:
+    assert np.isnan(level_flow(*changes))
+
+
+def test_flow_of_levels_is_unknown_where_the_second_began_without_a_wide_snapshot() -> None:
+    wide = delta(3, 3, **NEAR, is_snapshot=True)
+
+    assert np.isnan(level_flow(wide, bids=NEAR["bids"][:2]))
+    assert level_flow(wide) == 0
 
 
 class PlainBook:
