@@ -13,9 +13,10 @@ import talib
 from alphapulse.config import Market
 from alphapulse.data.recordings import read_series
 from alphapulse.domain.market import Bar, BarSeries, Floats, Timeframe
-from alphapulse.features.indicators import RowBuilder, sample_of
+from alphapulse.features.indicators import RowBuilder
 from alphapulse.features.pivots import WilliamsStructure
 from alphapulse.features.registry import INDICATORS, SERIES
+from alphapulse.features.row_code import sample_code
 from experiments.benchmarks.peer import seconds
 from experiments.benchmarks.result import Row, in_turn_us, us_row
 
@@ -75,7 +76,8 @@ def batch_functions(series: BarSeries) -> list[Callable[[], object]]:
     What the functions read is made beforehand: the peer does not pay for it.
     """
     bars = series.ohlcv_TC[-NUM_RECOMPUTED - 1 :].tolist()
-    samples = [sample_of(bar, before[3]) for before, bar in pairwise(bars)]
+    sample = sample_code()
+    samples = [sample(*bar, before[3]) for before, bar in pairwise(bars)]
     series_IT: Floats = np.array(samples).T.copy()
     read = dict(zip(SERIES, series_IT, strict=True))
     return [
