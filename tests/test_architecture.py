@@ -1,14 +1,14 @@
 """Hold every file to its floor: who may import whom, and where each heavy library may live.
 
-    floor 4   serve_apps/   experiments/   actors/   alphapulse/cli.py with client.py, collecting.py
-              and doctor.py
+    floor 4   serve_apps/   experiments/   actors/   alphapulse/cli.py with commands/, client.py,
+              analysing/, collecting.py and doctor.py
     floor 3   models/ data/ portfolio/ risk/ execution/ storage/ learning/ dashboard/ cluster.py
               assembly.py (where rooms meet)
     floor 2   interfaces.py   features/   config.py   logs.py
     floor 1   domain/
 
 The checker reads source text and judges every import in it, those inside functions and those by
-`importlib` too. Only cli and actors/main start a roof folder by its import path.
+`importlib` too. Only the commands and actors/main start a roof folder by its import path.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOF = ("actors", "serve_apps", "experiments")
 FRONT = (
+    "analysing",  # what `lookahead` does: it asks rows, labels and models alike
     "cli",
     "client",
     "collecting",
+    "commands",  # how each command is typed, one file a group
     "doctor",
 )  # what the command line does, apart from how it is typed
-STARTERS = ("alphapulse/cli.py", "actors/main.py")
+STARTERS = ("alphapulse/commands/running.py", "actors/main.py")
 ROOMS = (
     "models", "data", "risk", "portfolio", "execution", "storage", "learning", "dashboard",
 )  # fmt: skip
@@ -37,7 +39,7 @@ LAKE = ("alphapulse/storage/", "alphapulse/data/tape.py", "alphapulse/data/histo
         "alphapulse/data/segments.py", "experiments/dataset.py")  # fmt: skip
 ROOF_PATHS = tuple(f"{folder}/" for folder in ROOF)
 HOMES = {
-    "ray": (*ROOF_PATHS, "alphapulse/cli.py", "alphapulse/cluster.py"),
+    "ray": (*ROOF_PATHS, "alphapulse/cluster.py"),
     "torch": ("alphapulse/models/", "experiments/", "serve_apps/"),
     "ccxt": (
         "alphapulse/data/live.py",
@@ -206,7 +208,11 @@ SENTENCE = '"""Do one thing."""\n'
         ("alphapulse/execution/desk.py", "from alphapulse.assembly import make_desk"),
         ("alphapulse/cluster.py", "from actors.trader import Trader"),
         ("alphapulse/cluster.py", "import alphapulse.cli"),
-        ("alphapulse/cli.py", "import actors.main"),
+        ("alphapulse/commands/running.py", "import actors.main"),
+        (
+            "alphapulse/commands/asking.py",
+            "import importlib\nimportlib.import_module('actors.main')",
+        ),
         ("alphapulse/client.py", "import importlib\nimportlib.import_module('actors.main')"),
         ("alphapulse/client.py", "import ray"),
         ("actors/main.py", "import alphapulse.doctor"),
@@ -247,8 +253,11 @@ def test_planted_violation_is_found(path: str, line: str) -> None:
         ("alphapulse/data/live.py", "import ccxt.pro"),
         ("alphapulse/cluster.py", "import ray"),
         ("alphapulse/assembly.py", "from alphapulse.risk import gate"),
-        ("alphapulse/cli.py", "import ray\nfrom alphapulse.storage import history"),
-        ("alphapulse/cli.py", "import importlib\nimportlib.import_module('actors.main')"),
+        ("alphapulse/cli.py", "from alphapulse.storage import history"),
+        (
+            "alphapulse/commands/running.py",
+            "import importlib\nimportlib.import_module('actors.main')",
+        ),
         ("alphapulse/cli.py", "from alphapulse import client"),
         ("actors/trader.py", "import ray\nfrom alphapulse.execution import engine"),
         ("experiments/tracking.py", "import mlflow"),

@@ -111,9 +111,9 @@ class SymbolCache:
     def seed(self, series: BarSeries) -> None:
         """Take the closed bars of one timeframe from before the first event, all there are."""
         self._bars.seed(series)
-        rows_TC, flags_T = self.builders[series.timeframe].open(series)
         rows, keep = self.rows[series.timeframe], self._settings.cache_bars
-        newest = (series.open_ns_T[-keep:].tolist(), rows_TC[-keep:], flags_T[-keep:].tolist())
+        rows_TC, flags_T = self.builders[series.timeframe].open(series, newest=keep)
+        newest = (series.open_ns_T[-keep:].tolist(), rows_TC, flags_T.tolist())
         for ts_ns, row_C, flags in zip(*newest, strict=True):
             rows.append(ts_ns, row_C, flags)
 
@@ -230,8 +230,7 @@ class SymbolCache:
             forming_open_ns=None if forming is None else last_slot_ns,
             forming_C=row_C,
             forming_flags=flags,
-            shown=closed[3],
-        )
+        ).with_shown(closed[3])
 
     def forming(self, timeframe: Timeframe, event_ns: int) -> FormingRow | None:
         """Return the row of the bar not closed yet; None before the first price."""
@@ -246,7 +245,8 @@ class SymbolCache:
     def book_window(self, event_ns: int, *, count: int) -> BookWindow:
         """Return the book's rows of the last `count` seconds."""
         first_ns = event_ns - (count - 1) * SECOND_NS
-        return BookWindow(self.symbol, *self.book_rows.newest(count, from_ns=first_ns))
+        second_ns_T, rows_TB, flags_T, shown = self.book_rows.newest(count, from_ns=first_ns)
+        return BookWindow(self.symbol, second_ns_T, rows_TB, flags_T).with_shown(shown)
 
     def quote(self, at_ns: int) -> Quote | None:
         """Return what an order at `at_ns` meets now, None before the first price."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +54,12 @@ class StreamWindow:
     forming_open_ns: int | None
     forming_C: Floats | None
     forming_flags: int
-    shown: Shown | None = None
+    shown: Shown | None = field(default=None, init=False)  # so that other rows begin without
+
+    def with_shown(self, shown: Shown) -> Self:
+        """Return itself, after noting what models see of its rows."""
+        object.__setattr__(self, "shown", shown)
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +79,12 @@ class BookWindow:
     second_ns_T: Ints
     rows_TC: Floats
     flags_T: Flags
-    shown: Shown | None = None
+    shown: Shown | None = field(default=None, init=False)  # so that other rows begin without
+
+    def with_shown(self, shown: Shown) -> Self:
+        """Return itself, after noting what models see of its rows."""
+        object.__setattr__(self, "shown", shown)
+        return self
 
 
 class Buckets(NamedTuple):  # made at every event, in half the time of a frozen dataclass

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import groupby, pairwise
-from operator import itemgetter
-from struct import Struct
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,42 +15,24 @@ import talib.stream
 from alphapulse.domain.errors import InvalidBar
 from alphapulse.domain.market import Bar, BarFlag, BarSeries, Flags, Floats, Ints, Pivot, Timeframe
 from alphapulse.features.own import OwnColumns, Prices
-from alphapulse.features.pivot_points import SESSION_LEVELS, SessionLevels
+from alphapulse.features.pivot_points import SessionLevels
 from alphapulse.features.pivots import WilliamsStructure
-from alphapulse.features.registry import (
-    CONTEXT,
-    DERIVED,
-    INDICATORS,
-    SERIES,
-    WARM_UP,
-    Indicator,
-    layout,
-)
-from alphapulse.features.rows import COLUMN, COLUMNS
+from alphapulse.features.registry import INDICATORS, SERIES, WARM_UP, Indicator, layout
+from alphapulse.features.row_code import packer, row_code, sample_code
 
-# axes: T bar, oldest first · C column of `registry.layout()` · I input series · O output
+# axes: T bar, oldest first · C column of `registry.layout()` · I input series
 
 # plain integers: operators of an IntFlag take a microsecond each
 VALID, FORMING, EMPTY, VENUE, WARMUP = (
     int(flag)
     for flag in (BarFlag.VALID, BarFlag.FORMING, BarFlag.EMPTY, BarFlag.VENUE, BarFlag.WARMUP)
 )
-NUM_OHLCV = 5
 NUM_PIVOTS_KEPT = 2_000
-LEAST_VOLUME = 1e-6  # of 20 bars [base currency]: less is what rounding leaves of a sum of zeros
+LONGEST = max(indicator.warm_up for indicator in INDICATORS)
 NAN = math.nan
 
-Call = Callable[..., Any]  # a handle's `update` or `peek`
-
-# Handles with equal arguments are asked together: half the time of a Python call is its arguments.
-_GROUPED = tuple(sorted(INDICATORS, key=lambda i: (i.reads, len(i.columns) > 1)))
-_GROUPS = [(reads, list(some)) for reads, some in groupby(_GROUPED, key=lambda i: i.reads)]
-_OUTPUTS = tuple(name for indicator in _GROUPED for name in indicator.columns)
-_AT = {name: i for i, name in enumerate(_OUTPUTS)}
-_MEAN, _STD, _TURNOVER, _VOLUME, _ATR = (
-    _AT[name] for name in ("volume_mean", "volume_std", "turnover20", "volume20", "atr14")
-)
-LONGEST = max(indicator.warm_up for indicator in INDICATORS)
+Call = Callable[..., Any]  # of an indicator: what it gives for the next bar
+Sample = tuple[float, ...]  # what indicators read of a bar, in the order of SERIES
 
 
 def batch(indicator: Indicator, series_IT: Floats) -> list[Floats]:
@@ -70,33 +50,20 @@ def batch(indicator: Indicator, series_IT: Floats) -> list[Floats]:
     return found
 
 
-def opened(indicator: Indicator, series_IT: Floats) -> Any:
+def opened(indicator: Indicator, samples: Sequence[Sample]) -> Any:
     """Return the streaming handle of an indicator that has seen a segment so far."""
+    series_IT = np.array(samples).T.copy()
     reads = [series_IT[SERIES.index(name)] for name in indicator.reads]
     return getattr(talib.stream, indicator.function)(*reads, **indicator.parameters)
 
 
-def sample_of(bar: Sequence[float], before: float) -> tuple[float, ...]:
-    """Return what indicators read of a bar, in the order of SERIES.
+def _always(value: Any) -> Call:
+    return lambda *_: value
 
-    Args:
-        bar: open, high, low, close [quote currency], volume [base currency].
-        before: close of the bar before; NaN for the first of a segment.
-    """
-    _, high, low, close, volume = bar
-    width = high - low
-    signed = volume if close > before else -volume if close < before else 0.0
-    return (
-        high,
-        low,
-        close,
-        volume,
-        math.log(close / before),
-        math.log1p(volume),
-        (high + low + close) / 3 * volume,
-        signed if before == before else NAN,
-        (2 * close - high - low) / width * volume if width > 0 else 0.0,
-    )
+
+_NOTHING = tuple(
+    _always(NAN if len(i.columns) == 1 else (NAN,) * len(i.columns)) for i in INDICATORS
+)
 
 
 class RowBuilder:
@@ -122,32 +89,27 @@ class RowBuilder:
         self._structure = WilliamsStructure(symbol, timeframe)
         self._levels = SessionLevels(timeframe)
         self._own = OwnColumns()
-        self._pack = Struct(f"{len(self.columns)}d").pack
-        made = (
-            *COLUMNS[: NUM_OHLCV + 1], *_OUTPUTS, *DERIVED,
-            *COLUMNS[COLUMN["l1_high"] : COLUMN["own_1"]], *CONTEXT, *SESSION_LEVELS,
-            *COLUMNS[COLUMN["own_1"] :], *self._own.names,
-        )  # fmt: skip
-        self._arranged = itemgetter(*map(made.index, self.columns))
+        self._pack = packer(self.columns)
+        self._row = row_code(self.columns, self._own.names, asks=True)
         self.reset()
 
     def reset(self) -> None:
         """Begin a new segment: the next bar is its first, whatever its time."""
         self._structure.reset()
         self._own.reset()
-        self._handles: list[Any] = [None] * len(_GROUPED)
-        self._updates: list[tuple[Call, list[Call], list[Call]]] = []
-        self._peeks: list[tuple[Call, list[Call], list[Call]]] = []
+        self._updates: list[Call] = [*_NOTHING]
+        self._peeks: list[Call] = [*_NOTHING]
         self._num_closed = 0
-        self._start: list[tuple[float, ...]] = []  # samples of the segment, until all handles open
+        self._start: list[Sample] = []  # of the segment, until every handle is open
         self._next_ns: int | None = None
         self._close = NAN
 
-    def open(self, series: BarSeries) -> tuple[Floats, Flags]:
+    def open(self, series: BarSeries, *, newest: int | None = None) -> tuple[Floats, Flags]:
         """Start from the closed candles of the venue and return their rows.
 
         Args:
             series: closed bars, oldest first; may be empty; a longer step is a missing bar.
+            newest: how many rows to return, all unless it is said; all bars count for them.
 
         Returns:
             float64 (T, C) rows and uint8 (T,) flags: VALID and VENUE, EMPTY where nobody traded,
@@ -155,46 +117,52 @@ class RowBuilder:
         """
         self.reset()
         self._levels = SessionLevels(self._timeframe)
-        rows_TC = np.empty((len(series), len(self.columns)))
+        first = 0 if newest is None else max(len(series) - newest, 0)
+        rows = [np.empty((0, len(self.columns)))]
         flags_T = np.full(len(series), VALID | VENUE, np.uint8)
         cuts = np.flatnonzero(np.diff(series.open_ns_T) != self._timeframe.ns) + 1
         bounds = [0, *cuts.tolist(), len(series)] if len(series) else []
         for start, stop in pairwise(bounds):
             self.reset()
             part = slice(start, stop)
-            rows_TC[part] = self._open_segment(series.open_ns_T[part], series.ohlcv_TC[part])
+            made = self._open_segment(
+                series.open_ns_T[part], series.ohlcv_TC[part], skip=max(first - start, 0)
+            )
+            rows.append(made)
             flags_T[start : min(start + WARM_UP - 1, stop)] |= np.uint8(WARMUP)
         flags_T[series.ohlcv_TC[:, 4] == 0] |= np.uint8(EMPTY)
-        return rows_TC, flags_T
+        return np.concatenate(rows), flags_T[first:]
 
-    def _open_segment(self, open_ns_T: Ints, ohlcv_TC: Floats) -> Floats:
-        bars: list[Prices] = list(map(tuple, ohlcv_TC.tolist()))
+    def _open_segment(self, open_ns_T: Ints, ohlcv_TC: Floats, *, skip: int) -> Floats:
+        """Open a segment and return the rows of its bars after the first `skip`."""
+        bars = ohlcv_TC.tolist()
         closes = [NAN, *(bar[3] for bar in bars)]
-        samples = [sample_of(bar, before) for bar, before in zip(bars, closes[:-1], strict=True)]
+        read = sample_code()
+        samples = [read(*bar, before) for bar, before in zip(bars, closes, strict=False)]
         series_IT = np.array(samples).T.copy()
-        outputs_OT = np.full((len(_OUTPUTS), len(bars)), NAN)
-        self._num_closed = len(bars)
-        for i, indicator in enumerate(_GROUPED):
+        outputs_OT: list[Floats] = []
+        for i, indicator in enumerate(INDICATORS):
             if len(bars) < indicator.warm_up:
+                outputs_OT += [np.full(len(bars), NAN)] * len(indicator.columns)
+            else:
+                outputs_OT += batch(indicator, series_IT)
+                self._use(i, opened(indicator, samples))
+        self._num_closed = len(bars)
+        self._start = samples if len(bars) < LONGEST else []
+        row = row_code(self.columns, self._own.names, asks=False)
+        outputs_TO = np.array(outputs_OT)[:, skip:].T.tolist()
+        made = []
+        for t, (open_ns, bar) in enumerate(zip(open_ns_T.tolist(), bars, strict=True)):
+            self._commit(open_ns, bar)
+            if t < skip:
+                self._own.pass_by(bar)
                 continue
-            found = batch(indicator, series_IT)
-            first = _AT[indicator.columns[0]]
-            outputs_OT[first : first + len(found)] = found
-            self._handles[i] = opened(indicator, series_IT)
-        if len(bars) < LONGEST:
-            self._start = samples
-        else:
-            self._group()
-        outputs_TO = outputs_OT.T.tolist()
-        rows = [
-            self._arranged(self._finish(open_ns, bar, sample, outputs))
-            for open_ns, bar, sample, outputs in zip(
-                open_ns_T.tolist(), bars, samples, outputs_TO, strict=True
-            )
-        ]
+            structure, levels = self._structure, self._levels.state
+            told = (closes[t], structure.state, structure.context, levels, self._own.close)
+            made.append(row(self._pack, outputs_TO[t - skip], *bar, *told))
         self._next_ns = int(open_ns_T[-1]) + self._timeframe.ns
         self._close = closes[-1]
-        return np.array(rows)
+        return np.frombuffer(b"".join(made)).reshape(-1, len(self.columns))
 
     def close(self, bar: Bar) -> tuple[Floats, int]:
         """Take the next closed bar and return its final row.
@@ -208,13 +176,19 @@ class RowBuilder:
         if not self._continues(bar):
             self.reset()
         prices = (bar.open, bar.high, bar.low, bar.close, bar.volume)
-        sample = sample_of(prices, self._close)
-        outputs = _asked(self._updates, sample) if self._updates else self._warming(sample, True)
-        made = self._finish(bar.open_ns, prices, sample, outputs)
+        due = self._due(prices, commit=True) if self._num_closed < LONGEST else {}
+        self._commit(bar.open_ns, prices)
+        structure, levels = self._structure, self._levels.state
+        made = self._row(
+            self._pack, self._updates, *prices, self._close, structure.state, structure.context,
+            levels, self._own.close,
+        )  # fmt: skip
+        for i, handle in due.items():
+            self._use(i, handle)
         self._num_closed += 1
         self._next_ns = bar.close_ns
         self._close = bar.close
-        return self._row(made), self._flags(bar, self._num_closed)
+        return np.frombuffer(made), self._flags(bar, self._num_closed)
 
     def peek(self, bar: Bar) -> tuple[Floats, int]:
         """Return the row of the forming bar so far, as `close` does, with FORMING; commit nothing.
@@ -225,12 +199,16 @@ class RowBuilder:
         if not self._continues(bar):
             return RowBuilder(self._symbol, self._timeframe).peek(bar)
         prices = (bar.open, bar.high, bar.low, bar.close, bar.volume)
-        sample = sample_of(prices, self._close)
-        outputs = _asked(self._peeks, sample) if self._peeks else self._warming(sample, False)
-        own = self._own.peek(prices, outputs[_ATR])
-        levels = self._levels.peek(bar.open_ns)
-        made = _made(prices, sample, outputs, self._structure, levels, own)
-        return self._row(made), self._flags(bar, self._num_closed + 1) | FORMING
+        calls = self._peeks
+        if self._num_closed < LONGEST:
+            due = self._due(prices, commit=False)
+            calls = [_always(due[i].value) if i in due else call for i, call in enumerate(calls)]
+        structure, levels = self._structure, self._levels.peek(bar.open_ns)
+        made = self._row(
+            self._pack, calls, *prices, self._close, structure.state, structure.context, levels,
+            self._own.peek,
+        )  # fmt: skip
+        return np.frombuffer(made), self._flags(bar, self._num_closed + 1) | FORMING
 
     def _continues(self, bar: Bar) -> bool:
         """Return whether `bar` follows the last closed one or is the first of its segment."""
@@ -243,55 +221,29 @@ class RowBuilder:
             )
         return False
 
-    def _finish(
-        self, open_ns: int, prices: Prices, sample: tuple[float, ...], outputs: list[float]
-    ) -> list[float]:
-        """Commit a closed bar to pivots, levels and users' indicators; return its columns."""
+    def _commit(self, open_ns: int, prices: Prices) -> None:
         open_, high, low, close, _ = prices
         self.pivots.extend(self._structure.update(open_ns, open_, high, low, close))
         self._levels.update(open_ns, high, low, close)
-        own = self._own.close(prices, outputs[_ATR])
-        return _made(prices, sample, outputs, self._structure, self._levels.state, own)
 
-    def _warming(self, sample: tuple[float, ...], commit: bool) -> list[float]:
-        """Return the outputs while some have too few bars behind them, NaN for those."""
-        num_bars = self._num_closed + 1
-        outputs: list[float] = []
-        for i, indicator in enumerate(_GROUPED):
-            handle = self._handles[i]
-            if handle is not None:
-                arguments = [sample[SERIES.index(name)] for name in indicator.reads]
-                output = (handle.update if commit else handle.peek)(*arguments)
-            elif num_bars >= indicator.warm_up:
-                handle = opened(indicator, np.array([*self._start, sample]).T.copy())
-                output = handle.value
-                if commit:
-                    self._handles[i] = handle
-            else:
-                output = (NAN,) * len(indicator.columns)
-            outputs += output if isinstance(output, tuple) else (output,)
+    def _due(self, prices: Prices, *, commit: bool) -> dict[int, Any]:
+        """Return the handles of the indicators whose first valid bar this is, which it opens."""
+        samples = self._start if commit else self._start.copy()
+        samples.append(sample_code()(*prices, self._close))
+        due = {
+            i: opened(indicator, samples)
+            for i, indicator in enumerate(INDICATORS)
+            if indicator.warm_up == len(samples)
+        }
         if commit:
-            self._start.append(sample)
-            if num_bars >= LONGEST:
+            for i, handle in due.items():
+                self._updates[i] = _always(handle.value)
+            if len(samples) == LONGEST:
                 self._start = []
-                self._group()
-        return outputs
+        return due
 
-    def _group(self) -> None:
-        """Prepare to ask all handles, now that all are open."""
-        handles = iter(self._handles)
-        for reads, indicators in _GROUPS:
-            arguments = itemgetter(*map(SERIES.index, reads))
-            some = [next(handles) for _ in indicators]
-            num_single = sum(len(indicator.columns) == 1 for indicator in indicators)
-            for grouped, calls in (
-                (self._updates, [handle.update for handle in some]),
-                (self._peeks, [handle.peek for handle in some]),
-            ):
-                grouped.append((arguments, calls[:num_single], calls[num_single:]))
-
-    def _row(self, made: list[float]) -> Floats:
-        return np.frombuffer(self._pack(*self._arranged(made)))
+    def _use(self, i: int, handle: Any) -> None:
+        self._updates[i], self._peeks[i] = handle.update, handle.peek
 
     def _flags(self, bar: Bar, num_bars: int) -> int:
         flags = VALID
@@ -302,46 +254,3 @@ class RowBuilder:
         if num_bars < WARM_UP:
             flags |= WARMUP
         return flags
-
-
-def _asked(
-    groups: list[tuple[Call, list[Call], list[Call]]], sample: tuple[float, ...]
-) -> list[float]:
-    outputs: list[float] = []
-    for arguments_of, single, several in groups:
-        arguments = arguments_of(sample)
-        if arguments.__class__ is float:
-            outputs += [call(arguments) for call in single]
-            for call in several:
-                outputs += call(arguments)
-        else:
-            outputs += [call(*arguments) for call in single]
-            for call in several:
-                outputs += call(*arguments)
-    return outputs
-
-
-def _made(
-    prices: Prices,
-    sample: tuple[float, ...],
-    outputs: list[float],
-    structure: WilliamsStructure,
-    levels: Sequence[float],
-    own: list[float],
-) -> list[float]:
-    """Return all columns of a row, in the order `RowBuilder` arranges them from."""
-    close, volume, std, volume20 = prices[3], prices[4], outputs[_STD], outputs[_VOLUME]
-    is_traded = volume20 > LEAST_VOLUME
-    return [
-        *prices,
-        sample[4],
-        *outputs,
-        (sample[5] - outputs[_MEAN]) / std if std > 0 else NAN,
-        outputs[_TURNOVER] / volume20 if is_traded else NAN,
-        100 * outputs[_ATR] / close,
-        20 * volume / volume20 if is_traded else NAN,
-        *structure.state,
-        *structure.context,
-        *levels,
-        *own,
-    ]

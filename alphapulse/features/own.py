@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from alphapulse.domain.errors import InvalidBar
 from alphapulse.features.registry import Bars, OwnIndicator, Unit, own
 from alphapulse.features.rows import OWN
 
-Prices = tuple[float, float, float, float, float]  # open, high, low, close, volume
+Prices = Sequence[float]  # open, high, low, close, volume
 
 
 class OwnColumns:
@@ -32,6 +33,10 @@ class OwnColumns:
     def reset(self) -> None:
         """Forget the bars: a new segment begins."""
         self._bars.clear()
+
+    def pass_by(self, bar: Prices) -> None:
+        """Take the next closed bar and ask nobody."""
+        self._bars.append(bar)
 
     def close(self, bar: Prices, atr: float) -> list[float]:
         """Take the next closed bar and return what `peek` does."""

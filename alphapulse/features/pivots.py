@@ -66,6 +66,7 @@ class WilliamsStructure:
         self._highs = [_Turns() for _ in range(self._levels)]
         self._lows = [_Turns() for _ in range(self._levels)]
         self._trends = [math.nan] * self._levels
+        self._context: list[float] | None = None
 
     def update(
         self, open_ns: int, open: float, high: float, low: float, close: float
@@ -84,6 +85,7 @@ class WilliamsStructure:
             Pivots with `confirm_ns` at the close of this bar, those of the lowest level first.
         """
         self._now_ns = open_ns
+        self._context = None
         confirmed: list[Pivot] = []
         if high > self._high:
             if low < self._low:
@@ -145,7 +147,7 @@ class WilliamsStructure:
 
     @property
     def context(self) -> list[float]:
-        """Return what else is known at the newest closed bar, O(1), a new list at each call.
+        """Return what else is known at the newest closed bar, O(1), made once a bar: only read it.
 
         Three numbers a level, level 1 first: the trend (+1 where the two newest confirmed highs and
         the two newest confirmed lows both rise, -1 where both fall, else 0; NaN before there are
@@ -153,6 +155,11 @@ class WilliamsStructure:
         newest confirmed low. Then two numbers: price of the running extreme [quote currency], and
         direction of the running level-1 move (+1 up, -1 down). NaN before the first.
         """
+        if self._context is None:
+            self._context = self._make_context()
+        return self._context
+
+    def _make_context(self) -> list[float]:
         at = (self._now_ns or 0) / self._length_ns
         numbers: list[float] = []
         for trend, high, low in zip(self._trends, self._highs, self._lows, strict=True):
@@ -206,6 +213,7 @@ class WilliamsStructure:
         self._highs = [_Turns(*map(_number, plain)) for plain in snapshot["highs"]]
         self._lows = [_Turns(*map(_number, plain)) for plain in snapshot["lows"]]
         self._trends = [_trend(*turns) for turns in zip(self._highs, self._lows, strict=True)]
+        self._context = None
 
 
 @dataclass(slots=True, eq=False)

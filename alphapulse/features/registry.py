@@ -222,6 +222,11 @@ def _place(function: Callable[..., Any]) -> tuple[str, str]:
     return function.__module__, inspect.getsourcefile(function) or ""
 
 
+def remove(name: str) -> None:
+    """Take a user's indicator out again; rows that are being built keep it."""
+    del _own[name]
+
+
 def own() -> tuple[OwnIndicator, ...]:
     """Return the users' indicators in the order they were added."""
     return tuple(_own.values())

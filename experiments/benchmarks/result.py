@@ -6,8 +6,9 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,33 @@ def parser(description: str) -> argparse.ArgumentParser:
     found = argparse.ArgumentParser(description=description)
     found.add_argument("--json", action="store_true", help="print one JSON object")
     return found
+
+
+def in_turn_us(
+    ours: Callable[[], float], peer: Callable[[], float], *, runs: int
+) -> tuple[list[float], list[float]]:
+    """Run both in turn, once before the first counted run; each returns its microseconds."""
+    pairs = [(ours(), peer()) for _ in range(runs + 1)][1:]
+    return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+
+
+def us_row(
+    name: str, ours_us: Sequence[float], peer: str, peer_us: Sequence[float], *, goal: float
+) -> Row:
+    """Return the time of both [us], and whether the peer takes `goal` times ours."""
+    value, peer_value = statistics.median(ours_us), statistics.median(peer_us)
+    ratio = peer_value / value
+    return Row(
+        name=name,
+        value=value,
+        unit="us",
+        peer=peer,
+        peer_value=peer_value,
+        ratio=ratio,
+        goal=f">= {goal:g} x the peer",
+        met=ratio >= goal,
+        runs=list(ours_us),
+    )
 
 
 def show(benchmark: str, rows: Sequence[Row], *, as_json: bool) -> None:

@@ -23,7 +23,7 @@ VECTORS = [
 def test_levels_equal_the_vector(points: PivotPoints, expected: str) -> None:
     names = LEVELS[points.variant]
 
-    assert " ".join(f"{name} {getattr(points, name):.7g}" for name in names) == expected
+    assert " ".join(f"{name} {round(getattr(points, name), 4):.10g}" for name in names) == expected
 
 
 @pytest.mark.parametrize(("points", "expected"), VECTORS, ids=[p.variant for p, _ in VECTORS])

@@ -87,3 +87,17 @@ def test_every_level_of_v7_equals_the_vector(level: int) -> None:
     pivots = pivots_of(V7)
 
     assert written(pivots, level) == LEVELS_V7[level]
+
+
+def test_equal_neighbours_count_as_one_the_first() -> None:
+    highs = (1, 5, 2, 7, 3, 7, 2, 7, 1, 4, 0.5)  # the three sevens are one pivot of level 2
+    bars = [up(h, h - 1.5) if i % 2 else down(h, h - 1.5) for i, h in enumerate(highs)]
+
+    assert written(pivots_of(bars), 1).split()[::2] == [
+        "H1=5@2",
+        "H3=7@4",
+        "H5=7@6",
+        "H7=7@8",
+        "H9=4@10",
+    ]
+    assert written(pivots_of(bars), 2).split()[-1] == "H3=7@10"

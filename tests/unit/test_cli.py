@@ -445,6 +445,7 @@ def test_doctor_gives_a_remedy_for_each_fault_and_for_nothing_else(
         ["up", "--help"],
         ["history", "query", "--help"],
         ["download", "--help"],
+        ["lookahead", "--help"],
         ["up", "--speed", "0"],
     ],
     ids=" ".join,
@@ -456,3 +457,54 @@ def test_help_imports_nothing_heavy(arguments: list[str]) -> None:
 
     assert answer.returncode == (0 if "--help" in arguments else 2)
     assert answer.stdout.splitlines()[-1].split() == ["imported:"]
+
+
+LEAKS = Path(__file__).parent / "analysing" / "leaks.py"
+
+
+@pytest.mark.parametrize(("name", "code"), [("honest", 0), ("centred", 1)])
+def test_lookahead_ends_with_1_for_a_leak_and_nothing_else(
+    ask: Ask, tmp_path: Path, recordings: Path, name: str, code: int
+) -> None:
+    asked = ("lookahead", "--feature", f"{LEAKS}:{name}", "--timeframe", "1m", "--bars", "600")
+
+    answer = ask(*asked, "--recording", recordings, "--home", tmp_path, "--json")
+
+    told = json.loads(answer.out)
+    assert (answer.code, told["clean"]) == (code, code == 0)
+    assert {row["column"] for row in told["leaks"]} == ({"centred"} if code else set())
+
+
+def test_lookahead_is_readable_without_json(ask: Ask, tmp_path: Path, recordings: Path) -> None:
+    asked = ("lookahead", "--feature", f"{LEAKS}:centred", "--timeframe", "1m", "--bars", "600")
+
+    answer = ask(*asked, "--recording", recordings, "--home", tmp_path)
+
+    assert (answer.code, answer.err) == (1, "")
+    assert "centred" in answer.out
+    assert "leaks" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (("--feature", "nothing"), 2),
+        (("--model", "tests"), 2),
+        (("--symbol", "DOGE/USDT"), 2),
+        (("--bars", "1"), 2),
+        (("--recording", "no/such/folder"), 3),
+    ],
+)
+def test_lookahead_that_cannot_be_done_is_no_leak(
+    ask: Ask, tmp_path: Path, recordings: Path, words: tuple[str, ...], code: int
+) -> None:
+    asked = ("lookahead", "--recording", recordings, "--timeframe", "1d", "--home", tmp_path)
+
+    assert ask(*asked, *words).code == code
+
+
+def test_lookahead_without_a_recording_has_no_data(ask: Ask, tmp_path: Path) -> None:
+    answer = ask("lookahead", "--home", tmp_path)
+
+    assert answer.code == 3
+    assert "--recording DIR" in answer.err

@@ -60,6 +60,23 @@ def test_streamed_rows_equal_batch_rows_bit_for_bit(
     assert flags == expected_T.tolist()
 
 
+@pytest.mark.parametrize("newest", [0, 1, 300, 1500, 2000])
+def test_only_the_newest_rows_are_made_if_that_is_all_one_wants(
+    load_series: LoadSeries, newest: int
+) -> None:
+    whole = load_series("BTC/USDT", Timeframe.H1)
+    gap = int(np.flatnonzero(np.diff(whole.open_ns_T) > Timeframe.H1.ns)[0]) + 1
+    series = head(whole, 1500, start=gap - 1300)
+    expected_TC, expected_T = RowBuilder("BTC/USDT", Timeframe.H1).open(series)
+    builder = RowBuilder("BTC/USDT", Timeframe.H1)
+
+    rows_TC, flags_T = builder.open(series, newest=newest)
+
+    assert len(rows_TC) == min(newest, 1500)
+    assert_same_bits(rows_TC, expected_TC[1500 - len(rows_TC) :])
+    assert np.array_equal(flags_T, expected_T[1500 - len(rows_TC) :])
+
+
 @pytest.mark.parametrize("num_opened", [0, 61, 300])
 def test_seconds_without_trades_stream_like_batch(load_series: LoadSeries, num_opened: int) -> None:
     series = load_series("ETH/USDT", Timeframe.S1)

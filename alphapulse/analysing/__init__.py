@@ -1,0 +1,1 @@
+"""Check features, labels and models for look-ahead on a recording: what `lookahead` does."""
