@@ -126,6 +126,7 @@ PIVOTS = {
     " + [points.fibonacci['r1'], points.woodie['p']]",
     "day": "[high, low, close]",
     "trend": "trends.trend.tolist()",
+    "shown": "sorted({p.level for p in highest.values()})",
     "lines": "[[p.pivot_ns, p.confirm_ns] for p in highest.values()]",
 }
 
@@ -145,6 +146,7 @@ def test_pivots_runs_and_shows_what_was_known_when(recordings: Path) -> None:
     high, low, close = found["day"]
     assert found["points"][0] == pytest.approx((high + low + close) / 3, rel=1e-15)
     assert set(found["trend"]) <= {-1, 0, 1}
+    assert found["shown"] == [1, 2, 3, 4, 5]
     traces = next(figures_of(notebook))["data"]
     ends = [at for trace in traces if trace.get("mode") == "lines" for at in trace["x"]]
     drawn = [[pd.Timestamp(at).value for at in ends[i : i + 2]] for i in range(0, len(ends), 3)]
