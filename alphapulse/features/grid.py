@@ -22,9 +22,8 @@ from alphapulse.domain.market import (
     Timeframe,
 )
 from alphapulse.domain.windows import BookWindow, MarketWindow, Shown, StreamWindow
-from alphapulse.features.channels import bar_channels, book_columns
-from alphapulse.features.laying import lay_bars, lay_book, scale_of
-from alphapulse.features.rows import BOOK_COLUMNS, COLUMNS
+from alphapulse.features.channels import bar_channels, book_columns, room_for_bars, room_for_book
+from alphapulse.features.laying import Book, Stream, lay
 
 # axes: F timeframe · T slot, oldest first · C column · B book column
 
@@ -111,28 +110,25 @@ def _locked(array: Any) -> Any:
     return view
 
 
-# Times, flags, and what models see.
-Rows = tuple[Ints, Flags, Tensor, Masks, Floats]
-
-
-def _shown(window: StreamWindow | BookWindow | None, show: Callable[[Floats], Shown]) -> Rows:
-    """Return times, flags and what models see of a stream, made here if nobody has made it yet."""
-    if window is None:
-        return _nothing(show)
-    ts_ns_T = window.open_ns_T if isinstance(window, StreamWindow) else window.second_ns_T
-    return _rows(ts_ns_T, window.flags_T, window.shown or show(window.rows_TC))
-
-
-def _rows(ts_ns_T: Ints, flags_T: Flags, shown: Shown) -> Rows:
+def _rows(ts_ns_T: Ints, flags_T: Flags, shown: Shown) -> Book:
     values_TC, known_TC, prices_TP = map(_locked, shown)
     return _locked(ts_ns_T), _locked(flags_T), values_TC, known_TC, prices_TP
 
 
 @cache
-def _nothing(show: Callable[[Floats], Shown]) -> Rows:
-    num_columns = len(COLUMNS) if show is bar_channels else len(BOOK_COLUMNS)
-    nothing = show(np.empty((0, num_columns)))
-    return _rows(np.empty(0, np.int64), np.empty(0, np.uint8), nothing)
+def _none(room: Callable[[int], Shown]) -> Book:
+    return _rows(np.empty(0, np.int64), np.empty(0, np.uint8), room(0))
+
+
+def _stream(window: MarketWindow, symbol: str, timeframe: Timeframe) -> Stream:
+    """Return what is laid of a stream, made here where nobody has made what models see of it."""
+    stream = window.streams.get((symbol, timeframe))
+    if stream is None:
+        return (*_none(room_for_bars), _NO_FORMING, 0)
+    rows = _rows(stream.open_ns_T, stream.flags_T, stream.shown or bar_channels(stream.rows_TC))
+    if not shows_forming(stream, window.event_ns):
+        return (*rows, _NO_FORMING, 0)
+    return (*rows, _locked(stream.forming_C), stream.forming_flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,9 +149,9 @@ class Grid:
     event_ns: int
     low: float
     high: float
-    num_usable: tuple[int, ...]
-    num_valid: tuple[int, ...]
-    num_incomplete: tuple[int, ...]
+    num_usable: list[int]
+    num_valid: list[int]
+    num_incomplete: list[int]
     num_seconds: int
     flags_FT: Flags
 
@@ -184,33 +180,20 @@ class Grid:
             book_TB: float32 (300, 50) to fill.
             known_TB: uint8 (300, 50) to fill.
         """
-        at_ns, bars = window.event_ns, []
-        for timeframe in TIMEFRAMES:
-            stream = window.streams.get((symbol, timeframe))
-            forming_C, forming_flags = _NO_FORMING, 0
-            if stream is not None and shows_forming(stream, at_ns):
-                forming_C, forming_flags = _locked(stream.forming_C), stream.forming_flags
-            first_ns = first_slot_ns(timeframe.value, at_ns)
-            bars.append((first_ns, _shown(stream, bar_channels), forming_C, forming_flags))
-        first_ns, (open_ns_T, flags_T, *_, prices_TP), forming_C, _ = bars[-1]
-        end_ns = first_ns + num_closed(TIMEFRAMES[-1]) * TIMEFRAMES[-1].ns
-        low, high = scale_of(first_ns, end_ns, open_ns_T, flags_T, prices_TP, forming_C)
-        counts = []
-        for f, timeframe in enumerate(TIMEFRAMES):
-            first_ns, (ts_ns_T, flags_T, values_TC, known_TC, prices_TP), forming_C, bits = bars[f]
-            counts.append(lay_bars(
-                first_ns, timeframe.ns, num_closed(timeframe), hidden_flags(timeframe.value),
-                ts_ns_T, flags_T, values_TC, known_TC, prices_TP, forming_C, bits,
-                low, high, price, bars_FTC[f], known_FTC[f], flags_FT[f],
-            ))  # fmt: skip
-        usable, valid, incomplete = zip(*counts, strict=True)
-        seconds = _shown(window.books.get(symbol), book_columns)
-        first_ns = first_slot_ns(BOOK, at_ns)
-        ts_ns_T, flags_T, values_TB, known_T, mids_TP = seconds
-        num_seconds = lay_book(
-            first_ns, SECOND_NS, ts_ns_T, flags_T, values_TB, known_T, mids_TP,
-            price, book_TB, known_TB,
+        at_ns = window.event_ns
+        streams = tuple(_stream(window, symbol, timeframe) for timeframe in TIMEFRAMES)
+        book = window.books.get(symbol)
+        seconds = (
+            _none(room_for_book)
+            if book is None
+            else _rows(book.second_ns_T, book.flags_T, book.shown or book_columns(book.rows_TC))
+        )
+        counts_FN = np.empty((len(TIMEFRAMES), 3), np.int64)
+        low, high, num_seconds = lay(
+            at_ns, streams, seconds, price, bars_FTC, known_FTC, flags_FT, book_TB, known_TB,
+            counts_FN,
         )  # fmt: skip
+        usable, valid, incomplete = counts_FN.T.tolist()
         return cls(symbol, at_ns, low, high, usable, valid, incomplete, num_seconds, flags_FT)
 
     def missing(self) -> list[str]:

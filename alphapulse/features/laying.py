@@ -5,8 +5,8 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from alphapulse.domain.inputs import Masks, Tensor
-from alphapulse.domain.market import BarFlag, Flags, Floats, Ints
+from alphapulse.domain.inputs import BOOK_COLUMNS, CHANNELS, Masks, Tensor
+from alphapulse.domain.market import TIMEFRAMES, BarFlag, Flags, Floats, Ints
 from alphapulse.features.channels import PLACED, fill_channels, place_mid, place_prices
 from alphapulse.features.rows import COLUMN
 
@@ -16,6 +16,11 @@ VALID, WARMUP, INCOMPLETE = (
     int(flag) for flag in (BarFlag.VALID, BarFlag.WARMUP, BarFlag.INCOMPLETE)
 )
 _LOW, _HIGH = COLUMN["low"], COLUMN["high"]
+STEPS_NS = tuple(timeframe.ns for timeframe in TIMEFRAMES)
+NUM_CHANNELS, NUM_COLUMNS = len(CHANNELS), len(BOOK_COLUMNS)
+
+Stream = tuple[Ints, Flags, Tensor, Masks, Floats, Floats, int]
+Book = tuple[Ints, Flags, Tensor, Masks, Floats]
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -59,17 +64,9 @@ def _run_from(
 
 @numba.njit(cache=True, error_model="numpy")
 def lay_bars(
-    first_ns: int,
-    step_ns: int,
-    num_closed: int,
-    hidden: int,
-    open_ns_T: Ints,
-    flags_T: Flags,
-    channels_TC: Tensor,
-    known_TC: Masks,
-    prices_TP: Floats,
-    forming_C: Floats,
-    forming_flags: int,
+    f: int,
+    event_ns: int,
+    stream: Stream,
     low: float,
     high: float,
     price: float,
@@ -77,31 +74,16 @@ def lay_bars(
     out_known_TC: Masks,
     out_flags_T: Flags,
 ) -> tuple[int, int, int]:  # pragma: no cover
-    """Fill one stream's slots; a slot without a row is 0 throughout.
-
-    Args:
-        first_ns: time of slot 0 [ns UTC].
-        step_ns: length of a bar.
-        num_closed: slots of closed bars, the first ones.
-        hidden: BarFlag bits of rows that are left out.
-        open_ns_T: int64 (T,) opens of the rows [ns UTC], rising.
-        flags_T: uint8 (T,) BarFlag bits.
-        channels_TC: float32 (T, 32) of `bar_channels`.
-        known_TC: uint8 (T, 32) of it.
-        prices_TP: float64 (T, 5) of it.
-        forming_C: float64 (C,) row of the forming bar; of no length where it is not shown.
-        forming_flags: its BarFlag bits.
-        low: of the scale [quote currency].
-        high: of the scale.
-        price: newest traded price of the symbol.
-        out_TC: float32 (300, 32) to fill.
-        out_known_TC: uint8 (300, 32) to fill.
-        out_flags_T: uint8 (300,) to fill.
+    """Fill the slots of timeframe `f`; a slot without a row is 0 throughout.
 
     Returns:
         How many slots are valid and warmed up, how many are valid, how many INCOMPLETE.
     """
-    num_slots = len(out_flags_T)
+    open_ns_T, flags_T, values_TC, known_TC, prices_TP, forming_C, forming_flags = stream
+    step_ns, num_slots = STEPS_NS[f], len(out_flags_T)
+    num_closed = num_slots if f == 0 else num_slots - 1
+    first_ns = event_ns - event_ns % step_ns - num_closed * step_ns
+    hidden = INCOMPLETE if f == 0 else 0
     filled = t = 0  # slots before `filled` are written, rows before `t` are done
     while t < len(open_ns_T):
         slot = (open_ns_T[t] - first_ns) // step_ns
@@ -114,17 +96,21 @@ def lay_bars(
             continue
         _clear(filled, slot, out_TC, out_known_TC, out_flags_T)
         filled = slot + end - t
-        out_TC[slot:filled] = channels_TC[t:end]
-        out_known_TC[slot:filled] = known_TC[t:end]
-        out_flags_T[slot:filled] = flags_T[t:end]
+        for i in range(end - t):  # loops of known length become a few wide moves each
+            for c in range(NUM_CHANNELS):
+                out_TC[slot + i, c] = values_TC[t + i, c]
+            for c in range(NUM_CHANNELS):
+                out_known_TC[slot + i, c] = known_TC[t + i, c]
+            out_flags_T[slot + i] = flags_T[t + i]
         place_prices(prices_TP[t:end], out_TC[slot:filled], low, high, price)
         t = end
     _clear(filled, num_slots, out_TC, out_known_TC, out_flags_T)
     if len(forming_C) and forming_flags & VALID:
         last = num_slots - 1
         prices_1P = np.empty((1, PLACED))
-        fill_channels(forming_C.reshape(1, len(forming_C)), out_TC[last:], out_known_TC[last:],
-                      prices_1P)  # fmt: skip
+        fill_channels(
+            forming_C.reshape(1, len(forming_C)), out_TC[last:], out_known_TC[last:], prices_1P
+        )
         place_prices(prices_1P, out_TC[last:], low, high, price)
         out_flags_T[last] = forming_flags
     num_usable = num_valid = num_incomplete = 0
@@ -147,19 +133,12 @@ def _clear(
 
 @numba.njit(cache=True, error_model="numpy")
 def lay_book(
-    first_ns: int,
-    step_ns: int,
-    second_ns_T: Ints,
-    flags_T: Flags,
-    columns_TB: Tensor,
-    known_TB: Masks,
-    prices_TP: Floats,
-    price: float,
-    out_TB: Tensor,
-    out_known_TB: Masks,
+    event_ns: int, book: Book, price: float, out_TB: Tensor, out_known_TB: Masks
 ) -> int:  # pragma: no cover
     """Fill the slots of a book, as `lay_bars` does; return how many seconds are there."""
-    num_slots = len(out_TB)
+    second_ns_T, flags_T, values_TB, known_TB, prices_TP = book
+    num_slots, step_ns = len(out_TB), STEPS_NS[0]
+    first_ns = event_ns - event_ns % step_ns - (num_slots - 1) * step_ns
     num = filled = t = 0
     while t < len(second_ns_T):
         slot = (second_ns_T[t] - first_ns) // step_ns
@@ -173,11 +152,56 @@ def lay_book(
         out_TB[filled:slot] = 0.0
         out_known_TB[filled:slot] = 0
         filled = slot + end - t
-        out_TB[slot:filled] = columns_TB[t:end]
-        out_known_TB[slot:filled] = known_TB[t:end]
+        for i in range(end - t):
+            for b in range(NUM_COLUMNS):
+                out_TB[slot + i, b] = values_TB[t + i, b]
+            for b in range(NUM_COLUMNS):
+                out_known_TB[slot + i, b] = known_TB[t + i, b]
         place_mid(prices_TP[t:end], out_TB[slot:filled], price)
         num += end - t
         t = end
     out_TB[filled:] = 0.0
     out_known_TB[filled:] = 0
     return num
+
+
+@numba.njit(cache=True, error_model="numpy")
+def lay(
+    event_ns: int,
+    streams: tuple[Stream, ...],
+    book: Book,
+    price: float,
+    bars_FTC: Tensor,
+    known_FTC: Masks,
+    flags_FT: Flags,
+    book_TB: Tensor,
+    known_TB: Masks,
+    counts_FN: Ints,
+) -> tuple[float, float, int]:  # pragma: no cover
+    """Fill a symbol's part of an input, in one call: a call costs as much as filling a stream.
+
+    Args:
+        event_ns: the decision instant [ns UTC].
+        streams: of each timeframe opens, flags, what models see, the forming row, its flags.
+        book: seconds, flags, what models see.
+        price: newest traded price [quote currency].
+        bars_FTC: float32 (4, 300, 32) to fill.
+        known_FTC: uint8 (4, 300, 32) to fill.
+        flags_FT: uint8 (4, 300) to fill.
+        book_TB: float32 (300, 50) to fill.
+        known_TB: uint8 (300, 50) to fill.
+        counts_FN: int64 (4, 3) to fill, of slots: usable, valid, incomplete.
+
+    Returns:
+        Low and high of the scale [quote currency], number of book seconds.
+    """
+    last = len(streams) - 1
+    open_ns_T, flags_T, _, _, prices_TP, forming_C, _ = streams[last]
+    end_ns = event_ns - event_ns % STEPS_NS[last]
+    first_ns = end_ns - (flags_FT.shape[1] - 1) * STEPS_NS[last]
+    low, high = scale_of(first_ns, end_ns, open_ns_T, flags_T, prices_TP, forming_C)
+    for f in range(len(streams)):
+        counts_FN[f] = lay_bars(
+            f, event_ns, streams[f], low, high, price, bars_FTC[f], known_FTC[f], flags_FT[f]
+        )
+    return low, high, lay_book(event_ns, book, price, book_TB, known_TB)
