@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -164,6 +165,8 @@ def numbers_of(input: ModelInput | IncompleteInput) -> Numbers:
     if isinstance(input, IncompleteInput):
         return {}
     found: dict[str, Any] = {"price": np.array([input.price]), "scale": input.scale_S2}
+    told = "; ".join(input.substitutions).encode()
+    found["substitutions"] = np.array([zlib.crc32(told)])
     for s, symbol in enumerate((input.symbol, input.reference)):
         for f, timeframe in enumerate(TIMEFRAMES):
             where = f"{symbol} {timeframe}"
