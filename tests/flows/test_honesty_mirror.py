@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alphapulse.analysing.asked_models import Asked, ask, candles_of
+from alphapulse.analysing.windows import Asked, ask, candles_of
 from alphapulse.config import Settings
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
