@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,21 +12,21 @@ from typing import Any
 import numpy as np
 
 from alphapulse.analysing import subjects
-from alphapulse.analysing.asked_models import ask, candles_of, look_at_inputs, look_at_models
+from alphapulse.analysing.asked_models import look_at_inputs, look_at_models
+from alphapulse.analysing.telling import finding_row, skill_row, warming_row
+from alphapulse.analysing.windows import ask, candles_of
 from alphapulse.config import Settings, load_settings
 from alphapulse.data.recordings import read_series
 from alphapulse.data.tape import VARIABLE, find_recording
 from alphapulse.domain.errors import InvalidRequest, NoData
 from alphapulse.domain.market import BarSeries, Instrument, Timeframe
-from alphapulse.features.depths import DEPTHS, Warming, too_short, warm_up
-from alphapulse.features.grid import iso
+from alphapulse.features.depths import Warming, too_short, warm_up
 from alphapulse.features.known_labels import look_at_labels
 from alphapulse.features.lookahead import EARLY_CUTS, LEAK, Finding, Subject, cuts_of, look
 from alphapulse.features.skill import Skill, skills, too_good
 
 NUM_BARS = 3_000  # newest bars of a stream that are looked at
 LEAST_BARS = 200
-NUM_SHOWN = 5  # columns of a subject whose skill a screen shows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,47 +119,11 @@ def analyse(home: Path, recording: Path | None, wish: Wish) -> dict[str, Any]:
         "clean": not any(finding.kind == LEAK for finding in report.findings),
         "recording": str(folder),
         "symbol": instrument.symbol,
-        "leaks": [_row(f) for f in report.findings if f.kind == LEAK],
-        "warnings": [_row(f) for f in report.findings if f.kind != LEAK],
+        "leaks": [finding_row(f) for f in report.findings if f.kind == LEAK],
+        "warnings": [finding_row(f) for f in report.findings if f.kind != LEAK],
         "checked": report.checked,
-        "warm_up": [_warming_row(*pair) for pair in report.warmings],
-        "skill": [_skill_row(*pair) for pair in report.skills],
-    }
-
-
-def for_people(answer: dict[str, Any]) -> dict[str, Any]:
-    """Return the answer with the rows a screen has room for.
-
-    Of the warm-up those columns that need more than the least depth, of the skill the highest of
-    each subject.
-    """
-    slow = [row for row in answer["warm_up"] if row["settled"] != DEPTHS[0]]
-    keen: list[dict[str, Any]] = []
-    for name in dict.fromkeys(row["subject"] for row in answer["skill"]):
-        mine = [row for row in answer["skill"] if row["subject"] == name]
-        keen += sorted(mine, key=lambda row: -abs(row["lag 0"] or 0.0))[:NUM_SHOWN]
-    shown: dict[str, Any] = {
-        name: [_sentence(row) for row in answer[name]] for name in ("leaks", "warnings")
-    }
-    shown["warm_up"] = [_short(row, "{:.0e}") for row in slow]
-    shown["skill"] = [_short(row, "{:.2f}", but=("bars", "suspicious")) for row in keen]
-    shown["checked"] = answer["checked"]
-    return shown | {name: answer[name] for name in ("clean", "recording", "symbol")}
-
-
-def _sentence(row: dict[str, Any]) -> dict[str, Any]:
-    """Return a finding as place and sentence."""
-    ahead = f", {row['bars_ahead']} bars ahead or more" if row["bars_ahead"] else ""
-    moved = "" if row["became"] is row["was"] is None else f": {row['was']} -> {row['became']}"
-    said = f"{row['check']}: {row['note']}{moved}{ahead}"
-    return {"subject": row["subject"], "column": row["column"], "at": row["at"], "found": said}
-
-
-def _short(row: dict[str, Any], form: str, *, but: Sequence[str] = ()) -> dict[str, Any]:
-    return {
-        name: form.format(value) if isinstance(value, float) else "" if value is None else value
-        for name, value in row.items()
-        if name not in but
+        "warm_up": [warming_row(*pair) for pair in report.warmings],
+        "skill": [skill_row(*pair) for pair in report.skills],
     }
 
 
@@ -248,34 +211,3 @@ def _check_models(report: _Report, names: Sequence[str], folder: Path, settings:
 
 def _cuts(series: BarSeries) -> list[int]:
     return cuts_of(len(series), series.timeframe, int(series.open_ns_T[0]))
-
-
-def _row(finding: Finding) -> dict[str, Any]:
-    return {
-        "subject": finding.subject,
-        "column": finding.column,
-        "check": finding.check,
-        "at": iso(finding.at_ns),
-        "bars_ahead": finding.bars_ahead or None,
-        "num_bars": finding.num_bars or None,
-        "was": _plain(finding.was),
-        "became": _plain(finding.became),
-        "note": finding.note,
-    }
-
-
-def _warming_row(subject: str, warming: Warming) -> dict[str, Any]:
-    differences = {f"{d} bars": _plain(warming.difference.get(d, math.nan)) for d in DEPTHS}
-    row = {"subject": subject, "column": warming.column, **differences}
-    return row | {"settled": warming.settled, "path_dependent": warming.is_path_dependent}
-
-
-def _skill_row(subject: str, skill: Skill) -> dict[str, Any]:
-    curve = {f"lag {lag}": _plain(value) for lag, value in skill.curve.items()}
-    row = {"subject": subject, "column": skill.column, "bars": skill.num_bars, **curve}
-    return row | {"suspicious": skill.is_suspicious}
-
-
-def _plain(value: float) -> float | None:
-    """Return a number as JSON has it: nothing where it is not finite."""
-    return value if math.isfinite(value) else None

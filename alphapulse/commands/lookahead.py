@@ -64,5 +64,9 @@ def lookahead(
         if error.exit_code != 1:
             raise
         raise typer.BadParameter(str(error)) from None  # 1 is a leak, and nothing else
-    print_answer(answer if as_json else run.for_people(answer), as_json)
+    if not as_json:
+        shown = importlib.import_module("alphapulse.analysing.telling").for_people(answer)
+        print_answer(shown, as_json)
+    else:
+        print_answer(answer, as_json)
     raise typer.Exit(0 if answer["clean"] else 1)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from alphapulse.analysing.asked_models import Asked, ask, candles_of
+from alphapulse.analysing.windows import Asked, ask, candles_of
 from alphapulse.config import Settings
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
@@ -25,7 +25,8 @@ from alphapulse.domain.market import BarSeries, Floats, PivotKind, Timeframe
 from alphapulse.domain.windows import BookWindow, MarketWindow
 from alphapulse.features.indicators import RowBuilder
 from alphapulse.features.inputs import PeerTable, build
-from alphapulse.features.rows import BOOK_COLUMN, BOOK_COLUMNS, COLUMN
+from alphapulse.features.registry import layout
+from alphapulse.features.rows import BOOK_COLUMN, BOOK_COLUMNS
 from alphapulse.models.decide import conclude
 from alphapulse.models.loading import load_model
 from alphapulse.models.network import volatility_SF
@@ -137,12 +138,10 @@ def test_indicators_mirror_to_rounding(candles: list[BarSeries]) -> None:
         RowBuilder(side.symbol, side.timeframe).open(side)[0] for side in (series, turned)
     )
 
-    checked = [name for name in LINEAR if name in COLUMN]
-    assert len(checked) >= 6
-    for name in checked:
-        sign, share, offset = LINEAR[name]
-        expected_T = sign * rows_TC[:, COLUMN[name]] + share * twice + offset
-        np.testing.assert_allclose(turned_TC[:, COLUMN[name]], expected_T, atol=1e-6, err_msg=name)
+    for name, (sign, share, offset) in LINEAR.items():
+        column = layout().index(name)
+        expected_T = sign * rows_TC[:, column] + share * twice + offset
+        np.testing.assert_allclose(turned_TC[:, column], expected_T, atol=1e-6, err_msg=name)
 
 
 # A book column is negated, swapped with another, or stays.

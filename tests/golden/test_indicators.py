@@ -12,10 +12,11 @@ import pytest
 
 from alphapulse.domain.market import BarSeries, Floats, Timeframe
 from alphapulse.features.indicators import RowBuilder
-from alphapulse.features.rows import COLUMN
+from alphapulse.features.registry import layout
 
+COLUMN = {name: i for i, name in enumerate(layout())}
 NUM_BARS = 400
-START = 61  # from here every column has a value
+START = 200  # from here every column that is held to its definition here has settled
 
 
 @pytest.fixture(scope="module", params=["ETHUSDT", "BTCUSDT"])

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from alphapulse.analysing.run import Wish, analyse, for_people
+from alphapulse.analysing.run import Wish, analyse
+from alphapulse.analysing.telling import for_people
 from alphapulse.domain.errors import InvalidRequest, NoData
 
 LEAKS = Path(__file__).parent / "leaks.py"
