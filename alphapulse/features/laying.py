@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
-from alphapulse.domain.inputs import BOOK_COLUMNS, CHANNELS, Masks, Tensor
+from alphapulse.domain.inputs import Masks, Tensor
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, Flags, Floats, Ints
 from alphapulse.features.channels import PLACED, fill_channels, place_mid, place_prices
 from alphapulse.features.rows import COLUMN
@@ -17,7 +19,6 @@ VALID, WARMUP, INCOMPLETE = (
 )
 _LOW, _HIGH = COLUMN["low"], COLUMN["high"]
 STEPS_NS = tuple(timeframe.ns for timeframe in TIMEFRAMES)
-NUM_CHANNELS, NUM_COLUMNS = len(CHANNELS), len(BOOK_COLUMNS)
 
 Stream = tuple[Ints, Flags, Tensor, Masks, Floats, Floats, int]
 Book = tuple[Ints, Flags, Tensor, Masks, Floats]
@@ -63,6 +64,13 @@ def _run_from(
 
 
 @numba.njit(cache=True, error_model="numpy")
+def _move(source_N: Any, target_N: Any) -> None:  # pragma: no cover
+    """Copy one after the other: a plain loop becomes wide moves, a slice assignment does not."""
+    for n in range(len(source_N)):
+        target_N[n] = source_N[n]
+
+
+@numba.njit(cache=True, error_model="numpy")
 def lay_bars(
     f: int,
     event_ns: int,
@@ -96,12 +104,9 @@ def lay_bars(
             continue
         _clear(filled, slot, out_TC, out_known_TC, out_flags_T)
         filled = slot + end - t
-        for i in range(end - t):  # loops of known length become a few wide moves each
-            for c in range(NUM_CHANNELS):
-                out_TC[slot + i, c] = values_TC[t + i, c]
-            for c in range(NUM_CHANNELS):
-                out_known_TC[slot + i, c] = known_TC[t + i, c]
-            out_flags_T[slot + i] = flags_T[t + i]
+        _move(values_TC[t:end].ravel(), out_TC[slot:filled].ravel())
+        _move(known_TC[t:end].ravel(), out_known_TC[slot:filled].ravel())
+        _move(flags_T[t:end], out_flags_T[slot:filled])
         place_prices(prices_TP[t:end], out_TC[slot:filled], low, high, price)
         t = end
     _clear(filled, num_slots, out_TC, out_known_TC, out_flags_T)
@@ -152,11 +157,8 @@ def lay_book(
         out_TB[filled:slot] = 0.0
         out_known_TB[filled:slot] = 0
         filled = slot + end - t
-        for i in range(end - t):
-            for b in range(NUM_COLUMNS):
-                out_TB[slot + i, b] = values_TB[t + i, b]
-            for b in range(NUM_COLUMNS):
-                out_known_TB[slot + i, b] = known_TB[t + i, b]
+        _move(values_TB[t:end].ravel(), out_TB[slot:filled].ravel())
+        _move(known_TB[t:end].ravel(), out_known_TB[slot:filled].ravel())
         place_mid(prices_TP[t:end], out_TB[slot:filled], price)
         num += end - t
         t = end

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from alphapulse.config import Market
+from alphapulse.data.rows import read_only
 from alphapulse.domain.inputs import DTYPES, ModelInput
 from alphapulse.domain.market import SECOND_NS
-from alphapulse.domain.windows import MarketWindow
+from alphapulse.domain.windows import MarketWindow, StreamWindow
 from alphapulse.features.inputs import PeerTable, build
 from experiments.benchmarks.ingest_bars import recorded_events, seeded_cache
 from experiments.benchmarks.peer import seconds
@@ -97,6 +98,16 @@ def recorded_windows(recording: Path) -> list[MarketWindow]:
             while event.ts_ns < instant_ns:
                 cache.apply(event)
                 event = next(pending)
-            yield copy.deepcopy(cache.window(instant_ns))
+            window = copy.deepcopy(cache.window(instant_ns))
+            for stream in (*window.streams.values(), *window.books.values()):
+                assert stream.shown is not None
+                read_only(*stream.shown, stream.rows_TC, stream.flags_T)  # as the cache's are
+                if isinstance(stream, StreamWindow):
+                    read_only(stream.open_ns_T)
+                    if stream.forming_C is not None:
+                        read_only(stream.forming_C)
+                else:
+                    read_only(stream.second_ns_T)
+            yield window
 
     return list(windows())
