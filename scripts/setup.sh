@@ -3,9 +3,22 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+# A compiled kernel holds constants of other files, and is not compiled anew when they change.
+kernels=.venv/.kernels
+sources=$(grep -rl --include='*.py' numba alphapulse | sort)
+shape=$(cat $sources alphapulse/domain/inputs.py alphapulse/domain/market.py \
+    alphapulse/features/rows.py | sha256sum)
+forget_kernels() {
+    if [ "$(cat "$kernels" 2>/dev/null)" != "$shape" ]; then
+        find alphapulse -name '*.nb[ic]' -delete
+        echo "$shape" >"$kernels"
+    fi
+}
+
 stamp=.venv/.stamp
 wanted=$(cat requirements/lock.txt pyproject.toml | sha256sum)
 if [ -x .venv/bin/alphapulse ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ]; then
+    forget_kernels
     exit 0
 fi
 
@@ -17,3 +30,4 @@ echo "installing the locked dependencies into .venv (minutes the first time) ...
 .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check -r requirements/lock.txt
 .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-deps --editable .
 echo "$wanted" >"$stamp"
+forget_kernels
