@@ -20,6 +20,7 @@ from alphapulse.data.recordings import read_series
 from alphapulse.data.tape import VARIABLE, find_recording
 from alphapulse.domain.errors import InvalidRequest, NoData
 from alphapulse.domain.market import BarSeries, Instrument, Timeframe
+from alphapulse.features import registry
 from alphapulse.features.depths import Warming, too_short, warm_up
 from alphapulse.features.known_labels import look_at_labels
 from alphapulse.features.lookahead import EARLY_CUTS, LEAK, Finding, Subject, cuts_of, look
@@ -90,6 +91,7 @@ def analyse(home: Path, recording: Path | None, wish: Wish) -> dict[str, Any]:
     there is nothing to check it on.
     """
     settings = load_settings(home)
+    registry.load(settings.feed.indicators)
     instrument = _instrument(settings, wish.symbol)
     folder = _folder(home, recording, settings)
     report = _Report()

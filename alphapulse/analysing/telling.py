@@ -17,10 +17,14 @@ NUM_SHOWN = 5  # columns of a subject whose skill a screen shows
 def for_people(answer: dict[str, Any]) -> dict[str, Any]:
     """Return the answer with the rows a screen has room for.
 
-    Of the warm-up those columns that need more than the least depth, of the skill the highest of
+    Of the warm-up those columns that were off at some depth, of the skill the highest of
     each subject.
     """
-    slow = [row for row in answer["warm_up"] if row["settled"] != DEPTHS[0]]
+    slow = [
+        row
+        for row in answer["warm_up"]
+        if row["settled"] != DEPTHS[0] and any(row[f"{depth} bars"] for depth in DEPTHS)
+    ]
     keen: list[dict[str, Any]] = []
     for name in dict.fromkeys(row["subject"] for row in answer["skill"]):
         mine = [row for row in answer["skill"] if row["subject"] == name]

@@ -30,7 +30,7 @@ class Unit(StrEnum):
     CHANGE = "change"  # quote currency, a difference: x / ATR
     PERCENT = "percent"  # 0 to 100: (x - 50) / 50
     RATIO = "ratio"  # no unit: x
-    SIZE = "size"  # base currency; no channel
+    SIZE = "size"  # an amount, base or quote currency, that grows with the market; no channel
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,35 @@
+"""Hold the table of docs/features.md to the registry."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from alphapulse.features.registry import CONTEXT, DERIVED, INDICATORS
+
+REFERENCE = Path(__file__).parents[3] / "docs" / "features.md"
+
+
+def test_reference_lists_every_indicator_with_parameters_unit_and_warm_up() -> None:
+    rows = re.findall(
+        r"^\| (`.+`) \| (\w+\(.*\) of .+) \| (\w+) \| (\d+) \|", REFERENCE.read_text(), re.M
+    )
+
+    expected = [
+        (
+            " ".join(f"`{name}`" for name in indicator.columns),
+            f"{indicator.function}({', '.join(f'{k}={v:g}' for k, v in indicator.parameters.items())})"
+            f" of {' '.join(indicator.reads)}",
+            indicator.unit.value,
+            str(indicator.warm_up),
+        )
+        for indicator in INDICATORS
+    ]
+    assert rows == expected
+
+
+def test_reference_names_what_is_made_of_them() -> None:
+    text = REFERENCE.read_text()
+
+    assert [name for name in DERIVED if f"`{name}`" not in text] == []
+    assert {name for name in CONTEXT if not name.startswith("l")} == {"extreme", "direction"}
