@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ import torch
 
 from alphapulse.domain.errors import ShapeMismatch, Unavailable
 from alphapulse.domain.inference import Example, Prediction
-from alphapulse.domain.inputs import InputSpec, ModelInput
+from alphapulse.domain.inputs import CHANNEL, INPUT_SPEC, InputSpec, ModelInput
 from alphapulse.domain.market import BarFlag, Timeframe
 from alphapulse.models.cnn import CNN
 from alphapulse.models.network import volatility_SF
@@ -132,6 +134,32 @@ def test_either_symbol_of_a_pair_is_decided_as_if_it_stood_first(
 
     assert np.array_equal(btc.bars_SFTC, eth.bars_SFTC[::-1])
     assert np.array_equal(btc.flags_SFT, eth.flags_SFT[::-1])
+
+
+def test_an_indicator_it_was_not_trained_with_changes_no_bit(cnn: CNN, seen: ModelInput) -> None:
+    bars_SFTC = seen.bars_SFTC.copy()
+    bars_SFTC[..., CHANNEL["own_1"]] = 3.0
+    spec = replace(INPUT_SPEC, own=("mine",))
+    told = replace(seen, bars_SFTC=bars_SFTC, spec=spec)
+
+    assert same_bits(cnn.predict(told, upstream={}), cnn.predict(seen, upstream={}))
+
+
+def test_an_indicator_it_was_trained_with_is_heard_and_kept(
+    cnn: CNN, seen: ModelInput, tmp_path: Path
+) -> None:
+    bars_SFTC = seen.bars_SFTC.copy()
+    bars_SFTC[..., CHANNEL["own_1"]] = 3.0
+    spec = replace(INPUT_SPEC, own=("mine",))
+    taught = CNN(cnn.network, cost_bps=cnn.cost_bps, spec=spec)
+    taught.save(tmp_path)
+    told, silent = replace(seen, bars_SFTC=bars_SFTC, spec=spec), replace(seen, spec=spec)
+
+    again = CNN.load(tmp_path)
+
+    assert again.spec == spec
+    assert same_bits(again.predict(told, upstream={}), taught.predict(told, upstream={}))
+    assert not same_bits(taught.predict(told, upstream={}), taught.predict(silent, upstream={}))
 
 
 def test_foreign_spec_is_refused(cnn: CNN, seen: ModelInput) -> None:

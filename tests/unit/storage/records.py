@@ -163,4 +163,5 @@ def _package(symbol: str, event_ns: int) -> InputPackage:
         awake_K=np.eye(16, dtype=np.uint8)[1],
         account_A=np.array([-0.0, 0.1, 0, 1], np.float32),
         substitutions=("1s: 37 of 300 seconds", 'a "quoted" word'),
+        own=("midpoint20",),
     )
