@@ -11,7 +11,7 @@ from talib.abstract import Function
 from alphapulse.domain.errors import InvalidBar
 from alphapulse.domain.market import Bar, BarFlag, BarSeries, Floats, Timeframe
 from alphapulse.features.indicators import RowBuilder
-from alphapulse.features.pivot_points import SESSION_LEVELS
+from alphapulse.features.pivot_points import SESSION_LEVELS, PivotPoints
 from alphapulse.features.registry import CONTEXT, INDICATORS, WARM_UP, layout
 from alphapulse.features.rows import COLUMN
 
@@ -140,6 +140,43 @@ def test_forming_bar_after_a_gap_stands_alone(load_series: LoadSeries) -> None:
     assert np.isnan(row[5:]).all()
     assert flags & BarFlag.WARMUP
     assert not builder.close(following)[1] & BarFlag.WARMUP
+
+
+def test_forming_bar_of_a_new_day_has_the_levels_of_the_day_before(
+    load_series: LoadSeries,
+) -> None:
+    series = load_series("ETH/USDT", Timeframe.H1)
+    bars = bars_of(
+        head(series, 49, start=int(np.argmin(series.open_ns_T % (24 * Timeframe.H1.ns))))
+    )
+    builder = RowBuilder("ETH/USDT", Timeframe.H1)
+    for bar in bars[:48]:
+        builder.close(bar)
+    day = bars[24:48]
+
+    row, _ = builder.peek(bars[48])
+
+    levels = PivotPoints.classic(
+        max(bar.high for bar in day), min(bar.low for bar in day), day[-1].close
+    )
+    at = builder.columns.index
+    assert [row[at(name)] for name in ("p", "r1", "s1")] == [levels.p, levels.r1, levels.s1]
+    assert builder.close(bars[48])[0][at("p")] == levels.p
+
+
+def test_a_price_by_volume_needs_volume() -> None:
+    builder = RowBuilder("ETH/USDT", Timeframe.S1)
+    at = builder.columns.index
+    rows = []
+    for i in range(60):
+        volume = 0.1 + 0.3 * i if i < 30 else 0.0  # sums that leave a rest when they are undone
+        price = 100 + 0.1 * i
+        bar = Bar("ETH/USDT", Timeframe.S1, i * Timeframe.S1.ns, *[price] * 4, volume=volume)
+        rows.append(builder.close(bar)[0])
+
+    for name in ("vwap20", "relative_volume"):
+        known = [i for i, row in enumerate(rows) if not np.isnan(row[at(name)])]
+        assert known == list(range(19, 49)), name
 
 
 def test_flags_say_who_made_the_bar(load_series: LoadSeries) -> None:

@@ -208,8 +208,9 @@ def test_absent_streams_are_named_one_by_one(make_window: MakeWindow) -> None:
     ]
 
 
-def test_stale_forming_bar_is_no_forming_bar(make_window: MakeWindow) -> None:
-    window = make_window(EVENT)
+@pytest.mark.parametrize("after", ["nothing", "future"])
+def test_stale_forming_bar_is_no_forming_bar(make_window: MakeWindow, after: str) -> None:
+    window = make_window(EVENT, after=after)
     stale = replace(window.streams[ETH, Timeframe.D1], forming_open_ns=EVENT - 10**15)
 
     refused = attempt(with_stream(window, stale))
@@ -266,7 +267,13 @@ def test_seconds_before_the_recording_are_masked_and_said(make_window: MakeWindo
     assert (built.flags_SFT[:, 0, 16 : 16 + WARM_UP - 1] & BarFlag.WARMUP).all()
     assert not (built.flags_SFT[:, 0, 16 + WARM_UP - 1 :] & BarFlag.WARMUP).any()
     assert built.bars_SFTC[:, 0, 16:, CHANNEL["close"]].all()
-    for name, num_warming in (("log_return", 60), ("rsi", 70), ("natr", 70), ("macd_hist", 173)):
+    for name, num_warming in (
+        ("log_return", 60),
+        ("rsi", 70),
+        ("natr", 70),
+        ("from_price", 70),
+        ("macd_hist", 173),
+    ):
         known_ST = built.known_SFTC[:, 0, :, CHANNEL[name]]
         assert not known_ST[:, : 16 + num_warming].any(), name
         assert known_ST[:, 16 + num_warming :].all(), name
