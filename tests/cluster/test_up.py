@@ -17,6 +17,7 @@ import pytest
 
 from alphapulse.domain.market import SECOND_NS
 from alphapulse.execution.ledger_reader import LedgerReader
+from alphapulse.features.registry import INDICATORS
 from tests.cluster.conftest import ALPHAPULSE, EAGER, UpProcess, num_decisions
 from tests.cluster.rows import ledger_of, rows_of, traded
 
@@ -44,13 +45,14 @@ def test_every_inference_of_the_run_is_in_the_history_once(whole: Whole) -> None
     rows, forecasts = rows_of(whole[0]), rows_of(whole[0], "predictions")
 
     assert len(rows) == rows["id"].nunique() == 3 * 2 * INSTANTS
-    # a move is in units of a true range of 14 bars: the first 14 seconds have none, nor a forecast
+    # a move is in units of the average true range: the seconds of its warm-up have no forecast
+    (unsettled,) = [i.warm_up - 1 for i in INDICATORS if "atr14" in i.columns]
     assert forecasts.groupby("timeframe").size().to_dict() == {
-        "1s": 2 * (INSTANTS - 14),
+        "1s": 2 * (INSTANTS - unsettled),
         **dict.fromkeys(("1m", "1h", "1d"), 2 * INSTANTS),
     }
     seconds = forecasts[forecasts["timeframe"] == "1s"]
-    first_ns = forecasts.groupby("symbol")["event_ns"].min() + 14 * SECOND_NS
+    first_ns = forecasts.groupby("symbol")["event_ns"].min() + unsettled * SECOND_NS
     assert seconds.groupby("symbol")["event_ns"].min().to_dict() == first_ns.to_dict()
     assert set(rows["run"]) == {whole[1]["run"]}
 
