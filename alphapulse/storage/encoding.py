@@ -246,7 +246,7 @@ def package_of(row: Mapping[str, Any]) -> InputPackage:
         awake_K=array_of(row["awake"], row["awake_layout"]),
         account_A=array_of(row["account"], row["account_layout"]),
         substitutions=tuple(json.loads(row["substitutions"])),
-        own=tuple(json.loads(row["own"])),
+        own=tuple(json.loads(row["own"] or "[]")),  # null in a lake from before it was kept
     )
 
 

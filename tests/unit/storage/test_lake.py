@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from alphapulse.domain.errors import StoreError
+from alphapulse.domain.inference import InputPackage
+from alphapulse.storage.encoding import package_of
 from alphapulse.storage.journal import Journal
 from alphapulse.storage.lake import Lake, arrow_schema, arrow_table
 from alphapulse.storage.tables import COLUMNS, KEYS
@@ -56,6 +58,26 @@ def test_batches_arrive_bit_for_bit_and_once(tmp_path: Path, journal: Journal) -
     assert commits == 3 * 2 + 2  # the first batch holds all rows and outcomes
     assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
     assert_holds_all(lake, journal)
+
+
+def test_a_lake_from_before_a_column_was_kept_takes_it_up(tmp_path: Path, journal: Journal) -> None:
+    lake, uri = Lake(str(tmp_path / "lake")), tmp_path / "lake" / "packages"
+    old = arrow_table("packages", journal.select("packages")).drop_columns("own")
+    old = old.set_column(0, "run", pa.array(["an older run"] * len(old)))
+    day = pa.array(["2024-08-06"] * len(old))
+    write_deltalake(uri, old.append_column("day", day), partition_by=["symbol", "day"])
+    journal.name_batch(max_decisions=100)
+
+    lake.take(journal, writer=journal.name())
+
+    by_run = {run: packages(lake, run) for run in ("an older run", RUN)}
+    assert [len(found) for found in by_run.values()] == [20, 20]
+    assert {package.own for package in by_run["an older run"]} == {()}
+    assert {package.own for package in by_run[RUN]} == {("midpoint20",)}
+
+
+def packages(lake: Lake, run: str) -> list[InputPackage]:
+    return [package_of(row) for row in contents(lake, "packages").to_pylist() if row["run"] == run]
 
 
 def test_outcomes_that_come_alone_are_a_batch_of_one_table(
