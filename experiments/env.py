@@ -111,7 +111,7 @@ async def collect_minutes(
         fill = [opens[symbol].get(window.event_ns, np.nan) for symbol in symbols]
         if pair and np.isfinite([*risk, *fill]).all():
             at.append(window.event_ns)
-            features.append([features_of(i, cnn.predict(i, upstream={})) for i in pair])
+            features.append([features_of(i, cnn.predict(i, upstream={}), cnn.spec) for i in pair])
             prices.append([np.log(i.price) for i in pair])
             fills.append(np.log(fill))
             risks.append(risk)

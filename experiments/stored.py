@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from alphapulse.domain.inference import Action, Prediction
-from alphapulse.domain.inputs import Tensor
+from alphapulse.domain.inputs import InputSpec, Tensor
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import Floats, Ints
 from alphapulse.interfaces import Query
@@ -63,13 +63,16 @@ class Demonstration:
     reward_N: Floats
 
 
-async def stored(history: History, run: str, rows: Sequence[Answered]) -> list[Stored]:
+async def stored(
+    history: History, run: str, rows: Sequence[Answered], *, spec: InputSpec
+) -> list[Stored]:
     """Return answered actions of the policy with what they were made from.
 
     Args:
         history: of the home.
         run: id of the run.
         rows: answered inferences of the policy, one outcome each, in event order.
+        spec: of the policy that learns from them.
     """
     if not rows:
         return []
@@ -93,7 +96,9 @@ async def stored(history: History, run: str, rows: Sequence[Answered]) -> list[S
         Stored(
             symbol=row.symbol,
             event_ns=row.event_ns,
-            features_X=features_of(inputs[row.inference_id], forecasts[row.symbol, row.event_ns]),
+            features_X=features_of(
+                inputs[row.inference_id], forecasts[row.symbol, row.event_ns], spec
+            ),
             actions=actions[row.symbol, row.event_ns],
             outcome=row.outcomes[0],
         )

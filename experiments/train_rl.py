@@ -214,8 +214,8 @@ def _answered(
         require_no_leak(found, now_ns=until_ns, learned_until_ns=learned_ns)
         return (
             found,
-            await stored(history, done.run, found.train),
-            await stored(history, done.run, found.compared),
+            await stored(history, done.run, found.train, spec=best.spec),
+            await stored(history, done.run, found.compared, spec=best.spec),
         )
 
     try:

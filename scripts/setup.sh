@@ -5,9 +5,8 @@ cd "$(dirname "$0")/.."
 
 # A compiled kernel holds constants of other files, and is not compiled anew when they change.
 kernels=.venv/.kernels
-sources=$(grep -rl --include='*.py' numba alphapulse | sort)
-shape=$(cat $sources alphapulse/domain/inputs.py alphapulse/domain/market.py \
-    alphapulse/features/rows.py | sha256sum)
+shape=$(cat alphapulse/data/*kernel*.py alphapulse/domain/inputs.py alphapulse/domain/market.py \
+    alphapulse/features/{channels,laying,rows}.py | sha256sum)
 forget_kernels() {
     if [ "$(cat "$kernels" 2>/dev/null)" != "$shape" ]; then
         find alphapulse -name '*.nb[ic]' -delete

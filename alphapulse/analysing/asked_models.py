@@ -33,12 +33,14 @@ def numbers_of(input: ModelInput | IncompleteInput) -> Numbers:
     found: dict[str, Any] = {"price": np.array([input.price]), "scale": input.scale_S2}
     told = "; ".join(input.substitutions).encode()
     found["substitutions"] = np.array([zlib.crc32(told)])
+    found["peers"], found["awake"] = input.peers_KP, input.awake_K
     for s, symbol in enumerate((input.symbol, input.reference)):
         for f, timeframe in enumerate(TIMEFRAMES):
             where = f"{symbol} {timeframe}"
             found[f"{where} flags"] = input.flags_SFT[s, f]
             for c, channel in enumerate(CHANNELS):
-                found[f"{where} {channel}"] = input.bars_SFTC[s, f, :, c]
+                known_T = input.known_SFTC[s, f, :, c]
+                found[f"{where} {channel}"] = np.stack([input.bars_SFTC[s, f, :, c], known_T])
         for b, column in enumerate(BOOK_COLUMNS):
             found[f"{symbol} book {column}"] = np.stack(
                 [input.book_STB[s, :, b], input.known_STB[s, :, b]]

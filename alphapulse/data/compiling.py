@@ -7,7 +7,10 @@ import numpy as np
 from alphapulse.config import Feed
 from alphapulse.data.rows import read_only
 from alphapulse.data.symbol_cache import SymbolCache
+from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.market import SECOND_NS, BookDelta, Instrument, Timeframe, Trade
+from alphapulse.domain.windows import MarketWindow
+from alphapulse.features.inputs import PeerTable, build
 
 
 def compile_kernels() -> None:
@@ -29,3 +32,10 @@ def compile_kernels() -> None:
     cache.stream(Timeframe.M1, SECOND_NS, count=1)
     cache.quote(SECOND_NS)
     assert cache.buckets is not None
+
+
+def compile_inputs() -> None:
+    """Have numba compile what lays an input, or load it from its cache, where inputs are built."""
+    nothing = MarketWindow(SECOND_NS, 1, {}, {}, {}, {}, 0)
+    account_A = np.zeros(INPUT_SPEC.num_account_fields, np.float32)
+    build(nothing, symbol="compiling", reference="too", peers=PeerTable(), account_A=account_A)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from alphapulse.config import Feed
+from alphapulse.data.compiling import compile_inputs
 from alphapulse.data.refusals import Refusals
 from alphapulse.data.rows import read_only
 from alphapulse.data.shard import Shard
@@ -84,6 +85,7 @@ class PointFeed:
 
     async def open(self) -> None:
         """Fill the cache with the bars before the first event."""
+        await asyncio.to_thread(compile_inputs)
         await self._shards.open()
 
     def pace(self, speed: float) -> None:

@@ -83,6 +83,11 @@ class SymbolCache:
         self._waiting: list[Trade] = []
 
     @property
+    def own(self) -> tuple[str, ...]:
+        """Return the names of the users' indicators that models see in the rows."""
+        return self.builders[SECONDS].own
+
+    @property
     def bars(self) -> BarMaker:
         """Return what makes the bars, every trade taken inside."""
         self._count_waiting()

@@ -25,6 +25,7 @@ def window(caches: Caches, event_ns: int, *, version: int, received_ns: int) -> 
         last_book_id={s: cache.last_book_id for s, cache in caches.items()},
         received_ns=received_ns,
         down=_down(caches, event_ns),
+        own=next((cache.own for cache in caches.values()), ()),
     )
 
 

@@ -206,6 +206,7 @@ class MarketWindow:
         last_book_id: by symbol, the newest book update inside.
         received_ns: collector's time of the newest event inside [ns UTC].
         down: symbols whose feed is down at this moment.
+        own: names of the users' indicators in the rows' columns `own_1`, `own_2`.
     """
 
     event_ns: int
@@ -216,6 +217,7 @@ class MarketWindow:
     last_book_id: Mapping[str, int]
     received_ns: int
     down: frozenset[str] = frozenset()
+    own: tuple[str, ...] = ()
 
     def close(self, symbol: str) -> float:
         """Return the newest traded price known for `symbol` [quote currency]."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -78,6 +79,7 @@ class RowBuilder:
 
     Attributes:
         columns: names of a row's columns: those of `features.rows.COLUMNS`, then the others.
+        own: names of the users' indicators in the columns `own_1`, `own_2`.
         pivots: the newest confirmed pivots of all levels, oldest first, at most 2000.
     """
 
@@ -89,6 +91,7 @@ class RowBuilder:
         self._structure = WilliamsStructure(symbol, timeframe)
         self._levels = SessionLevels(timeframe)
         self._own = OwnColumns()
+        self.own = self._own.channels
         self._pack = packer(self.columns)
         self._row = row_code(self.columns, self._own.names, asks=True)
         self.reset()
@@ -197,7 +200,11 @@ class RowBuilder:
         closed one begins a segment of its own.
         """
         if not self._continues(bar):
-            return RowBuilder(self._symbol, self._timeframe).peek(bar)
+            alone = copy.copy(self)
+            alone._structure = WilliamsStructure(self._symbol, self._timeframe)
+            alone._own = OwnColumns(self._own.indicators)
+            alone.reset()
+            return alone.peek(bar)
         prices = (bar.open, bar.high, bar.low, bar.close, bar.volume)
         calls = self._peeks
         if self._num_closed < LONGEST:

@@ -23,7 +23,6 @@ from alphapulse.features.channels import inverse_scale
 from alphapulse.features.grid import NUM_SLOTS, Grid, iso
 from alphapulse.features.packages import StoredStreams, pack, restore_window, stored_rows
 from alphapulse.features.peers import PeerTable
-from alphapulse.features.registry import spec
 
 __all__ = [
     "PeerTable",
@@ -61,7 +60,7 @@ def build(
         The input, or IncompleteInput with reason `feed_down`, `missing_bars` or `flat_scale`.
     """
     peers_KP, awake_K = peers.at(window.event_ns)
-    return _build(window, (symbol, reference), peers_KP, awake_K, account_A, spec())
+    return _build(window, (symbol, reference), peers_KP, awake_K, account_A)
 
 
 def _build(
@@ -70,7 +69,6 @@ def _build(
     peers_KP: Tensor,
     awake_K: Masks,
     account_A: Tensor,
-    layout: InputSpec,
 ) -> ModelInput | IncompleteInput:
     down = [symbol for symbol in symbols if symbol in window.down]
     if down:
@@ -115,7 +113,7 @@ def _build(
         account_A=account_A,
         scale_S2=np.array([(grid.low, grid.high) for grid in grids]),
         substitutions=tuple(sentence for grid in grids for sentence in grid.substitutions()),
-        spec=layout,
+        spec=InputSpec(own=window.own) if window.own else INPUT_SPEC,
     )
 
 
@@ -137,8 +135,7 @@ def rebuild(package: InputPackage, rows: StoredStreams) -> ModelInput:
         )
     window = restore_window(package, rows)
     symbols = (package.symbol, package.reference)
-    layout = InputSpec(own=package.own) if package.own else INPUT_SPEC
-    input = _build(window, symbols, package.peers_KP, package.awake_K, package.account_A, layout)
+    input = _build(window, symbols, package.peers_KP, package.awake_K, package.account_A)
     if isinstance(input, IncompleteInput):
         raise StoreError(
             f"{where}: expected a whole input, was {input.reason}: {'; '.join(input.missing)}"

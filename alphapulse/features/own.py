@@ -19,14 +19,18 @@ class OwnColumns:
     """What the users' indicators say of a stream: their channels, then their values.
 
     Attributes:
+        indicators: that are asked.
         names: of the values, in the order they were added.
+        channels: names of those that models see, in the order of their channels.
     """
 
-    def __init__(self) -> None:
-        self._indicators = own()
-        self.names = tuple(indicator.name for indicator in self._indicators)
-        self._shown = [i for i, indicator in enumerate(self._indicators) if indicator.is_channel]
-        longest = max((indicator.bars for indicator in self._indicators), default=1)
+    def __init__(self, indicators: Sequence[OwnIndicator] | None = None) -> None:
+        """Ask `indicators`, all that were added unless it is said."""
+        self.indicators = own() if indicators is None else tuple(indicators)
+        self.names = tuple(indicator.name for indicator in self.indicators)
+        self._shown = [i for i, indicator in enumerate(self.indicators) if indicator.is_channel]
+        self.channels = tuple(self.names[i] for i in self._shown)
+        longest = max((indicator.bars for indicator in self.indicators), default=1)
         self._bars: deque[Prices] = deque(maxlen=longest)
         self._nothing = [math.nan] * (len(OWN) + len(self.names))
 
@@ -40,7 +44,7 @@ class OwnColumns:
 
     def close(self, bar: Prices, atr: float) -> list[float]:
         """Take the next closed bar and return what `peek` does."""
-        if not self._indicators:
+        if not self.indicators:
             return self._nothing
         self._bars.append(bar)
         return self._ask(list(self._bars), atr)
@@ -55,15 +59,15 @@ class OwnColumns:
         Raises:
             InvalidBar: an indicator returned what is not a number.
         """
-        if not self._indicators:
+        if not self.indicators:
             return self._nothing
         return self._ask([*self._bars, bar], atr)
 
     def _ask(self, bars: list[Prices], atr: float) -> list[float]:
-        values = [_value(indicator, bars) for indicator in self._indicators]
+        values = [_value(indicator, bars) for indicator in self.indicators]
         close = bars[-1][3]
         channels = [
-            _channel(self._indicators[i].unit, values[i], close=close, atr=atr) for i in self._shown
+            _channel(self.indicators[i].unit, values[i], close=close, atr=atr) for i in self._shown
         ]
         channels += [math.nan] * (len(OWN) - len(channels))
         return channels + values
@@ -72,15 +76,19 @@ class OwnColumns:
 def _value(indicator: OwnIndicator, bars: list[Prices]) -> float:
     if len(bars) < indicator.bars:
         return math.nan
-    value = indicator.function(Bars(*np.array(bars[-indicator.bars :]).T.copy()))
+    newest = Bars(*np.array(bars[-indicator.bars :]).T.copy())
     try:
+        value = indicator.function(newest)
         number = float(value)
-    except (TypeError, ValueError):
-        number = math.inf
+    except Exception as error:  # it is a user's: whatever it raises, say whose it was
+        raise InvalidBar(
+            f"indicator {indicator.name}: expected one finite number or NaN, was "
+            f"{type(error).__name__}: {error}; mend the function, or take it out of feed.indicators"
+        ) from error
     if math.isinf(number):
         raise InvalidBar(
             f"indicator {indicator.name}: expected one finite number or NaN, was {value!r}; "
-            "return NaN where there is no value"
+            "return NaN where there is no value, as in a bar without volume"
         )
     return number
 

@@ -150,4 +150,5 @@ def restore_window(package: InputPackage, rows: StoredStreams) -> MarketWindow:
                 forming_C=ref.forming_C,
                 forming_flags=ref.forming_flags,
             )
-    return MarketWindow(package.event_ns, package.window_version, streams, books, {}, {}, 0)
+    at_ns, version = package.event_ns, package.window_version
+    return MarketWindow(at_ns, version, streams, books, {}, {}, 0, own=package.own)

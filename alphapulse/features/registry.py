@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from alphapulse.domain.errors import ConfigError
-from alphapulse.domain.inputs import INPUT_SPEC, NUM_OWN, InputSpec
+from alphapulse.domain.inputs import NUM_OWN
 from alphapulse.domain.market import Floats
 from alphapulse.features.pivot_points import SESSION_LEVELS
 from alphapulse.features.rows import COLUMNS, LEVELS
@@ -183,8 +183,8 @@ def indicator(
     Args:
         bars: how many it needs, the newest one included.
         unit: a Unit, which says how the value becomes a channel.
-        channel: whether the models see it. It takes the next free channel; models that were trained
-            without it do not hear it.
+        channel: whether the models see it. It takes the next free channel; models hear the ones
+            they were trained with, by name.
 
     Raises:
         ConfigError: the name is taken, or no channel is free.
@@ -235,11 +235,6 @@ def own() -> tuple[OwnIndicator, ...]:
 def channels() -> tuple[str, ...]:
     """Return the names of the users' indicators that models see, in the order of their channels."""
     return tuple(i.name for i in _own.values() if i.is_channel)
-
-
-def spec() -> InputSpec:
-    """Return the layout of the inputs built here, with the users' channels."""
-    return InputSpec(own=channels()) if channels() else INPUT_SPEC
 
 
 def layout() -> tuple[str, ...]:

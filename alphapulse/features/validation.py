@@ -33,8 +33,8 @@ class Problem:
 def problems(input: ModelInput, spec: InputSpec) -> tuple[Problem, ...]:
     """Return everything that is wrong with an input for a model of `spec`, nothing if it is whole.
 
-    What is masked may hold anything, and the users' channels may be others than the model knows: it
-    hears neither.
+    Rows without VALID and what is not known of the book may hold anything, and the users' channels
+    may be others than the model knows: it hears none of them.
     """
     known, fed = (replace(s, own=()) for s in (spec, input.spec))
     if fed != known:
@@ -60,7 +60,7 @@ def require_valid(model: str, input: ModelInput, spec: InputSpec) -> None:
 def _not_finite(input: ModelInput) -> list[Problem]:
     found = []
     masks: dict[str, Any] = {
-        "bars_SFTC": (input.known_SFTC != 0) & (input.flags_SFT & VALID != 0)[..., None],
+        "bars_SFTC": (input.flags_SFT & VALID != 0)[..., None],
         "book_STB": input.known_STB != 0,
         "account_A": True,
     }

@@ -47,13 +47,18 @@ def owned(array: npt.NDArray[Any]) -> Tensor:
 def heard(input: ModelInput, spec: InputSpec) -> Array:
     """Return the bars as a model of `spec` hears them, float32 (S, F, T, C).
 
-    Channels of users' indicators that it was not trained with are 0: a new one changes no old
-    output.
+    The users' indicators it was trained with are where they were then, by name, 0 where the input
+    lacks one; those it was not trained with are 0: a new one changes no old output.
     """
-    if input.spec.own == spec.own:
+    given = input.spec.own
+    if given == spec.own:
         return input.bars_SFTC
     bars_SFTC = input.bars_SFTC.copy()
     bars_SFTC[..., FIRST_OWN:] = 0
+    for place, name in enumerate(spec.own):
+        if name in given:
+            heard_SFT = input.bars_SFTC[..., FIRST_OWN + given.index(name)]
+            bars_SFTC[..., FIRST_OWN + place] = heard_SFT
     return bars_SFTC
 
 

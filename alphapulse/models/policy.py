@@ -11,6 +11,7 @@ from alphapulse.domain.inference import Action, Prediction
 from alphapulse.domain.inputs import INPUT_SPEC, InputSpec, ModelInput
 from alphapulse.domain.inputs import Tensor as Array
 from alphapulse.domain.market import TIMEFRAMES, BarFlag
+from alphapulse.models.network import heard
 
 # axes: B batch · S symbol · F timeframe · C channel · X feature · H hidden
 ACTIONS = (Action.BUY, Action.SELL, Action.HOLD)
@@ -71,14 +72,15 @@ def is_long(features_BX: Tensor) -> Tensor:
     return (features_BX[:, -NUM_ACCOUNT_FIELDS] > 0).long()
 
 
-def features_of(input: ModelInput, forecast: Prediction) -> Array:
-    """Return the policy's features, float32 (X,).
+def features_of(input: ModelInput, forecast: Prediction, spec: InputSpec) -> Array:
+    """Return the features of a policy of `spec`, float32 (X,).
 
     The newest row of each of the eight streams (zeros where masked) with its valid bit; of each
     timeframe p_high, log(1 + bars ahead), move, p_done, confidence and whether there is a forecast.
     """
     valid_SF = (input.flags_SFT[:, :, -1] & int(BarFlag.VALID)) != 0
-    rows_SFC = np.where(valid_SF[..., None], input.bars_SFTC[:, :, -1], np.float32(0))
+    newest_SFC = heard(input, spec)[:, :, -1]
+    rows_SFC = np.where(valid_SF[..., None], newest_SFC, np.float32(0))
     told = np.zeros((len(TIMEFRAMES), FORECAST_FIELDS), dtype=np.float32)
     for f in forecast.forecasts:
         fields = (f.p_high, np.log1p(f.bars_ahead), f.move, f.p_done, f.confidence, 1.0)

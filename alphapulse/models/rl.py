@@ -68,7 +68,7 @@ class RL(Kept[PolicyNetwork], Model):
         require_valid(self.name, input, self.spec)
         with torch.inference_mode():
             logits, worth, pays, hidden = self.network(
-                owned(features_of(input, upstream["cnn"]))[None]
+                owned(features_of(input, upstream["cnn"], self.spec))[None]
             )
             p_BA, sure = torch.softmax(logits, dim=-1), torch.sigmoid(pays)
         p_buy, p_sell = float(p_BA[0, 0]), float(p_BA[0, 1])
@@ -113,7 +113,7 @@ class RL(Kept[PolicyNetwork], Model):
             from_base: whether to begin anew at the base rates of these examples.
         """
         seed_all(seed)
-        lessons = Lessons.of(examples)
+        lessons = Lessons.of(examples, self.spec)
         if from_base:
             self.network.start_at_base(lessons.x_BX, lessons.action_B, lessons.result_B2)
         orders = [torch.randperm(len(lessons.x_BX)) for _ in range(epochs)]
@@ -131,7 +131,7 @@ class RL(Kept[PolicyNetwork], Model):
 
         The constants of the teacher's action are its frequencies, when flat and when long apart.
         """
-        taught, asked = Lessons.of(shown), Lessons.of(held_out)
+        taught, asked = Lessons.of(shown, self.spec), Lessons.of(held_out, self.spec)
         with torch.inference_mode():
             logits, worth, pays, _ = self.network(asked.x_BX)
         known = ~asked.action_B.isnan()
@@ -187,12 +187,12 @@ class Lessons:
     invested_B: Tensor
 
     @classmethod
-    def of(cls, examples: Sequence[Example]) -> Self:
-        """Read each example once."""
+    def of(cls, examples: Sequence[Example], spec: InputSpec) -> Self:
+        """Read each example once, as a policy of `spec` hears it."""
         unknown = np.full(2, np.nan, dtype=np.float32)
         rows = [
             (
-                features_of(e.input, e.upstream["cnn"]),
+                features_of(e.input, e.upstream["cnn"], spec),
                 e.targets.get("action", unknown)[0],
                 e.targets.get("result", unknown),
                 e.weight,

@@ -92,7 +92,7 @@ def _decision(record: DecisionRecord) -> Values:
     return (
         int(d.event_ns), d.symbol, p.reference, record.trace_id,
         int(record.received_ns), int(record.decided_at_ns), int(p.window_version),
-        p.input_hash, int(p.spec_version), _json(p.own), record.config_hash, str(d.action),
+        p.input_hash, int(p.spec_version), record.config_hash, str(d.action),
         float(d.confidence), float(d.utility_r), d.reason,
         float(d.thresholds.entry), float(d.thresholds.exit),
         _packed(_json(p.substitutions).encode()),
@@ -101,6 +101,7 @@ def _decision(record: DecisionRecord) -> Values:
         _packed(forming_C.tobytes()), layout_of(forming_C),
         _json(slots.tolist()), _packed(p.peers_KP[slots].tobytes()), layout_of(p.peers_KP),
         p.awake_K.tobytes(), layout_of(p.awake_K), p.account_A.tobytes(), layout_of(p.account_A),
+        _json(p.own),
     )  # fmt: skip
 
 

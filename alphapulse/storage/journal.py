@@ -23,8 +23,9 @@ from alphapulse.storage.journal_reader import (
     JournalReader,
     check_schema,
     has_outcomes,
+    has_own,
 )
-from alphapulse.storage.tables import JOURNAL_SQL, NUM_VALUES, OUTCOMES_SQL, SCHEMA_VERSION
+from alphapulse.storage.tables import JOURNAL_SQL, NUM_VALUES, OUTCOMES_SQL, OWN_SQL, SCHEMA_VERSION
 
 PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 
@@ -109,6 +110,8 @@ class Journal(JournalReader):
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 self._create(db)
             check_schema(db, self.path)
+            if not has_own(db):
+                db.executescript(f"BEGIN IMMEDIATE;{OWN_SQL}COMMIT;")
             if not has_outcomes(db):
                 db.executescript(f"BEGIN IMMEDIATE;{OUTCOMES_SQL}COMMIT;")
         except BaseException:

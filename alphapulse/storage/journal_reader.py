@@ -72,10 +72,14 @@ class JournalReader:
         to: int | None = None,
     ) -> list[tuple[Any, ...]]:
         """Return rows of one of the five tables, numbers in (after, to], in the order stored."""
-        names = ", ".join(COLUMNS[table])
         span = "number > ? AND number <= ?"
-        sql = f"SELECT {names} FROM {table} WHERE {span} AND ({where}) ORDER BY position"
         with self._database() as db:
+            names = [
+                "'[]' AS own" if name == "own" and not has_own(db) else name
+                for name in COLUMNS[table]
+            ]
+            what = f"SELECT {', '.join(names)} FROM {table}"
+            sql = f"{what} WHERE {span} AND ({where}) ORDER BY position"
             if table == "outcomes" and not has_outcomes(db):
                 return []
             rows = db.execute(sql, (after, 2**62 if to is None else to, *values)).fetchall()
@@ -215,6 +219,11 @@ def has_outcomes(db: sqlite3.Connection) -> bool:
     """Return whether the journal keeps outcomes: one made before they were may have no writer."""
     found = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'outcomes'").fetchone()
     return bool(found[0])
+
+
+def has_own(db: sqlite3.Connection) -> bool:
+    """Return whether the journal keeps the names of users' indicators; an older one may not yet."""
+    return any(column[1] == "own" for column in db.execute("PRAGMA table_info(packages)"))
 
 
 def check_schema(db: sqlite3.Connection, path: Path) -> None:

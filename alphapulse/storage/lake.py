@@ -65,7 +65,8 @@ class Lake:
         if delta is None:
             return None, [0] * len(writers)
         with self._failing(table):
-            return delta.to_pyarrow_dataset(), [
+            # an older lake lacks the newer columns: they are null
+            return delta.to_pyarrow_dataset(schema=_with_day(table)), [
                 delta.transaction_version(writer) or 0 for writer in writers
             ]
 
@@ -113,10 +114,9 @@ class Lake:
 
     def _created(self, table: str) -> DeltaTable:
         if table not in self._tables:
-            schema = arrow_schema(table).append(pa.field("day", pa.string()))
             address = f"{self.uri}/{table}"
             self._tables[table] = DeltaTable.create(
-                address, schema, mode="ignore", partition_by=PARTITIONS
+                address, _with_day(table), mode="ignore", partition_by=PARTITIONS
             )
         return self._tables[table]
 
@@ -141,6 +141,10 @@ class Lake:
                 f"lake {self.uri}/{table}: {error}; check that the folder or object store can be "
                 "reached and has room; the journal keeps every batch until then"
             ) from error
+
+
+def _with_day(table: str) -> pa.Schema:
+    return arrow_schema(table).append(pa.field("day", pa.string()))
 
 
 def _days(event_ns: Sequence[int]) -> list[str]:

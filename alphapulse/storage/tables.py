@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 1
 
 # Name and type of every column, in order. A row's `event_ns` is the decision that first showed it.
 COLUMNS: Mapping[str, Mapping[str, type]] = {
@@ -101,22 +101,30 @@ SERIES: Mapping[str, str] = {
     "outcomes": "outcome",
 }
 
+_PACKAGES_SQL = """
+CREATE VIEW packages AS SELECT
+  number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
+  spec_version, own, streams, forming, forming_layout, peer_slots, peers, peers_layout,
+  awake, awake_layout, account, account_layout, substitutions
+  FROM run, decisions;
+"""
 # What is the same for all models of a decision is kept once; the tables are views.
 # A column without a type keeps -0.0, which REAL would turn into 0.0.
-JOURNAL_SQL = """
+JOURNAL_SQL = (
+    """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE decisions (
   number INTEGER PRIMARY KEY, event_ns INTEGER NOT NULL, symbol TEXT NOT NULL,
   reference TEXT NOT NULL, trace_id TEXT NOT NULL, received_ns INTEGER NOT NULL,
   decided_at_ns INTEGER NOT NULL, window_version INTEGER NOT NULL, input_hash TEXT NOT NULL,
-  spec_version INTEGER NOT NULL, own TEXT NOT NULL, config_hash TEXT NOT NULL,
+  spec_version INTEGER NOT NULL, config_hash TEXT NOT NULL,
   action TEXT NOT NULL, confidence, utility_r, reason TEXT NOT NULL,
   entry_threshold, exit_threshold, substitutions BLOB NOT NULL,
   last_trade_id INTEGER NOT NULL, last_book_id INTEGER NOT NULL,
   streams BLOB NOT NULL, forming BLOB NOT NULL, forming_layout TEXT NOT NULL,
   peer_slots TEXT NOT NULL, peers BLOB NOT NULL, peers_layout TEXT NOT NULL,
   awake BLOB NOT NULL, awake_layout TEXT NOT NULL,
-  account BLOB NOT NULL, account_layout TEXT NOT NULL,
+  account BLOB NOT NULL, account_layout TEXT NOT NULL, own TEXT NOT NULL DEFAULT '[]',
   UNIQUE (event_ns, symbol));
 CREATE TABLE outputs (
   decision INTEGER NOT NULL, id BLOB NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
@@ -157,15 +165,16 @@ CREATE VIEW predictions AS SELECT
   bars_ahead, price, move, p_done, f.confidence
   FROM run, decisions d JOIN outputs o ON o.decision = d.number
   JOIN forecasts f ON f.decision = d.number AND f.model = o.model;
-CREATE VIEW packages AS SELECT
-  number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
-  spec_version, own, streams, forming, forming_layout, peer_slots, peers, peers_layout,
-  awake, awake_layout, account, account_layout, substitutions
-  FROM run, decisions;
 CREATE VIEW rows AS SELECT
   number, number AS position, run.*, symbol, stream, ts_ns, event_ns, flags, cells, cells_layout
   FROM run, closed_rows;
 """
+    + _PACKAGES_SQL
+)
+# A journal made before inputs could show users' indicators gets their names so.
+OWN_SQL = f"""
+ALTER TABLE decisions ADD COLUMN own TEXT NOT NULL DEFAULT '[]';
+DROP VIEW packages;{_PACKAGES_SQL}"""
 # A journal made before outcomes were kept gets these when its writer opens it.
 OUTCOMES_SQL = """
 CREATE TABLE settled (

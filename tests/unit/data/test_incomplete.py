@@ -242,7 +242,7 @@ def test_inputs_before_and_after_come_back_from_rows_stored_once(came_late: Led)
 
 def kept(package: InputPackage, values: tuple[object, ...]) -> InputPackage:
     """Return a package with the streams as a journal keeps them."""
-    streams, forming, layout = (values[20], values[21], values[22])
+    streams, forming, layout = (values[19], values[20], values[21])
     assert isinstance(streams, bytes)
     assert isinstance(forming, bytes)
     assert isinstance(layout, str)

@@ -16,6 +16,7 @@ import torch
 from alphapulse.config import load_settings
 from alphapulse.domain.errors import InvalidRequest
 from alphapulse.domain.inference import MODELS, Action
+from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.learning import RoundState
 from alphapulse.learning.rewards import Costs, Rules
 from alphapulse.models.checkpoints import Registry, directory_of
@@ -45,7 +46,7 @@ def settled(kept_run: AnsweredRun) -> list[Stored]:
     async def read() -> list[Stored]:
         run, until_ns = home.run(1).id, kept_run.last_ns
         known = await actions_answered(history, run=run, model="rl", until_ns=until_ns)
-        return await stored(history, run, answered(known, until_ns=until_ns)[:60])
+        return await stored(history, run, answered(known, until_ns=until_ns)[:60], spec=INPUT_SPEC)
 
     found = asyncio.run(read())
     history.close()

@@ -11,6 +11,7 @@ import pytest
 
 from alphapulse.domain.market import SECOND_NS, Bar, BarSeries, Floats, Timeframe
 from alphapulse.domain.windows import BookWindow, MarketWindow, StreamWindow
+from alphapulse.features import registry
 from alphapulse.features.indicators import RowBuilder
 from alphapulse.features.rows import BIN_BPS, BOOK_COLUMN, BOOK_COLUMNS, NUM_BINS
 
@@ -88,7 +89,8 @@ def make_window(load_series: LoadSeries, book_rows: dict[str, BookWindow]) -> Ma
         books = {
             symbol: _book_window(book_rows[symbol], event_ns, after, factor) for symbol in SYMBOLS
         }
-        return MarketWindow(event_ns, 1, streams, books, {}, {}, event_ns)
+        own = registry.channels()
+        return MarketWindow(event_ns, 1, streams, books, {}, {}, event_ns, own=own)
 
     return make
 

@@ -12,7 +12,7 @@ from alphapulse.config import Feed, load_settings
 from alphapulse.data.cache import MarketCache
 from alphapulse.domain.errors import ConfigError, InvalidBar
 from alphapulse.domain.inputs import CHANNEL, INPUT_SPEC
-from alphapulse.domain.market import Bar, Floats, Timeframe
+from alphapulse.domain.market import SECOND_NS, Bar, Floats, Timeframe, Trade
 from alphapulse.features import registry
 from alphapulse.features.indicators import RowBuilder
 from alphapulse.features.inputs import pack, rebuild
@@ -145,6 +145,30 @@ def test_what_it_returns_must_be_a_number(load_series: LoadSeries) -> None:
         builder.open(head(load_series(ETH, Timeframe.M1), 3))
 
 
+def test_what_it_raises_is_told_with_its_name(load_series: LoadSeries) -> None:
+    @indicator(bars=2, unit="ratio")
+    def growth(bars: Bars) -> float:
+        return 1 / 0
+
+    with pytest.raises(InvalidBar, match="finite number or NaN, was ZeroDivisionError: division"):
+        RowBuilder(ETH, Timeframe.M1).open(head(load_series(ETH, Timeframe.M1), 3))
+
+
+def test_the_forming_bar_after_a_gap_is_seen_as_it_will_close(load_series: LoadSeries) -> None:
+    add_midpoint()
+    builder = RowBuilder(ETH, Timeframe.H1)
+    bars = bars_of(head(load_series(ETH, Timeframe.H1), 120))
+    for bar in bars[:100]:
+        builder.close(bar)
+    registry.remove("midpoint")  # what is being built goes on as it began
+
+    peeked, _ = builder.peek(bars[102])
+    row, _ = builder.close(bars[102])
+
+    assert not np.isnan(row[builder.columns.index("p")])
+    assert np.array_equal(peeked, row, equal_nan=True)
+
+
 def test_it_gets_the_newest_bars_and_no_others() -> None:
     seen: list[Bars] = []
 
@@ -194,7 +218,7 @@ def test_modules_named_in_the_settings_are_loaded_where_rows_are_built(
 ) -> None:
     (tmp_path / "mine_of_a_test.py").write_text(
         "from alphapulse.features.registry import indicator\n"
-        "@indicator(bars=2, unit='ratio')\n"
+        "@indicator(bars=2, unit='ratio', channel=True)\n"
         "def growth(bars):\n"
         "    return bars.close[-1] / bars.close[0]\n"
     )
@@ -202,9 +226,12 @@ def test_modules_named_in_the_settings_are_loaded_where_rows_are_built(
     (tmp_path / "config.toml").write_text('[feed]\nindicators = ["mine_of_a_test"]\n')
     settings = load_settings(tmp_path)
 
-    MarketCache(settings.market.instruments, settings.feed)
+    cache = MarketCache(settings.market.instruments, settings.feed)
+    registry.remove("growth")  # as where windows of another process become inputs
 
-    assert "growth" in RowBuilder(ETH, Timeframe.M1).columns
+    cache.apply(Trade(ETH, SECOND_NS, SECOND_NS, 1, 2_600.0, 1.0, is_buy=True))
+    cache.close_until(2 * SECOND_NS)
+    assert cache.window(2 * SECOND_NS).own == ("growth",)
 
 
 def test_a_module_that_is_not_there_is_named() -> None:

@@ -14,6 +14,7 @@ from alphapulse.domain.errors import InvalidInput, ShapeMismatch
 from alphapulse.domain.inputs import CHANNEL, DTYPES, INPUT_PROBLEMS, INPUT_SPEC, InputSpec
 from alphapulse.domain.market import BarFlag
 from alphapulse.features.validation import problems, require_valid
+from alphapulse.models.cnn import CNN
 from tests.contracts.inputs import an_input
 
 
@@ -51,11 +52,27 @@ def test_a_value_without_end_is_named_with_its_place(
 
 
 def test_what_is_masked_may_hold_anything() -> None:
-    unknown = changed("known_SFTC", (0, 0, 5, 9), 0)
-    bars_SFTC = unknown.bars_SFTC.copy()
+    input = changed("flags_SFT", (0, 0, 5), 0)
+    bars_SFTC, book_STB, known_STB = (
+        array.copy() for array in (input.bars_SFTC, input.book_STB, input.known_STB)
+    )
+    bars_SFTC[0, 0, 5] = book_STB[1, 7] = np.nan
+    known_STB[1, 7] = 0
+    input = replace(input, bars_SFTC=bars_SFTC, book_STB=book_STB, known_STB=known_STB)
+
+    assert problems(input, INPUT_SPEC) == ()
+    said = CNN.fresh(seed=1, cost_bps=10.0).predict(input, upstream={})
+    assert np.isfinite([said.confidence, *said.hidden_H]).all()
+
+
+def test_a_channel_of_a_valid_row_must_be_a_number_known_or_not() -> None:
+    input = changed("known_SFTC", (0, 0, 5, 9), 0)
+    bars_SFTC = input.bars_SFTC.copy()
     bars_SFTC[0, 0, 5, 9] = np.nan
 
-    assert problems(replace(unknown, bars_SFTC=bars_SFTC), INPUT_SPEC) == ()
+    (problem,) = problems(replace(input, bars_SFTC=bars_SFTC), INPUT_SPEC)
+
+    assert problem.code == "not_finite"
 
 
 @pytest.mark.parametrize("flag", [0, BarFlag.VALID | BarFlag.WARMUP])

@@ -145,6 +145,20 @@ def test_an_indicator_it_was_not_trained_with_changes_no_bit(cnn: CNN, seen: Mod
     assert same_bits(cnn.predict(told, upstream={}), cnn.predict(seen, upstream={}))
 
 
+def test_an_indicator_is_heard_by_its_name_wherever_it_is(cnn: CNN, seen: ModelInput) -> None:
+    first, second = seen.bars_SFTC.copy(), seen.bars_SFTC.copy()
+    first[..., CHANNEL["own_1"]] = second[..., CHANNEL["own_2"]] = 3.0
+    second[..., CHANNEL["own_1"]] = 7.0
+    spec = replace(INPUT_SPEC, own=("mine",))
+    taught = CNN(cnn.network, cost_bps=cnn.cost_bps, spec=spec)
+
+    alone = replace(seen, bars_SFTC=first, spec=spec)
+    beside = replace(seen, bars_SFTC=second, spec=replace(INPUT_SPEC, own=("new", "mine")))
+
+    assert same_bits(taught.predict(alone, upstream={}), taught.predict(beside, upstream={}))
+    assert not same_bits(taught.predict(alone, upstream={}), cnn.predict(alone, upstream={}))
+
+
 def test_an_indicator_it_was_trained_with_is_heard_and_kept(
     cnn: CNN, seen: ModelInput, tmp_path: Path
 ) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from alphapulse.domain.inference import Action, Example
-from alphapulse.domain.inputs import ModelInput
+from alphapulse.domain.inputs import CHANNEL, INPUT_SPEC, ModelInput
 from alphapulse.models.cnn import CNN
 from alphapulse.models.policy import features_of, num_features
 from alphapulse.models.rl import RL
@@ -39,10 +39,24 @@ def test_features_hold_nothing_of_masked_streams(cnn: CNN, seen: ModelInput) -> 
     bars_SFTC = seen.bars_SFTC.copy()
     bars_SFTC[:, 0] = np.nan
 
-    features = features_of(changed(seen, bars_SFTC=bars_SFTC), forecast)
+    features = features_of(changed(seen, bars_SFTC=bars_SFTC), forecast, INPUT_SPEC)
 
     assert features.shape == (num_features(seen.spec),)
-    assert features.tobytes() == features_of(seen, forecast).tobytes()
+    assert features.tobytes() == features_of(seen, forecast, INPUT_SPEC).tobytes()
+
+
+def test_an_indicator_it_was_not_trained_with_changes_no_feature(
+    cnn: CNN, seen: ModelInput
+) -> None:
+    forecast = cnn.predict(seen, upstream={})
+    bars_SFTC = seen.bars_SFTC.copy()
+    bars_SFTC[..., CHANNEL["own_1"]] = 3.0
+    told = replace(seen, bars_SFTC=bars_SFTC, spec=replace(INPUT_SPEC, own=("mine",)))
+
+    for own in ((), ("other",)):
+        without = features_of(told, forecast, replace(INPUT_SPEC, own=own))
+        assert without.tobytes() == features_of(seen, forecast, INPUT_SPEC).tobytes()
+    assert (features_of(told, forecast, told.spec) == 3.0).sum() >= 6
 
 
 def test_from_the_base_it_answers_what_the_teacher_does_when_flat_and_when_long(

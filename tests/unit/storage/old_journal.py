@@ -1,4 +1,4 @@
-"""A journal as it was made before outcomes were kept: its SQL of then, with records of today."""
+"""A journal from before outcomes and users' indicators were kept: its SQL, records of today."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CREATE TABLE decisions (
   number INTEGER PRIMARY KEY, event_ns INTEGER NOT NULL, symbol TEXT NOT NULL,
   reference TEXT NOT NULL, trace_id TEXT NOT NULL, received_ns INTEGER NOT NULL,
   decided_at_ns INTEGER NOT NULL, window_version INTEGER NOT NULL, input_hash TEXT NOT NULL,
-  spec_version INTEGER NOT NULL, own TEXT NOT NULL, config_hash TEXT NOT NULL,
+  spec_version INTEGER NOT NULL, config_hash TEXT NOT NULL,
   action TEXT NOT NULL, confidence, utility_r, reason TEXT NOT NULL,
   entry_threshold, exit_threshold, substitutions BLOB NOT NULL,
   last_trade_id INTEGER NOT NULL, last_book_id INTEGER NOT NULL,
@@ -67,7 +67,7 @@ CREATE VIEW predictions AS SELECT
   JOIN forecasts f ON f.decision = d.number AND f.model = o.model;
 CREATE VIEW packages AS SELECT
   number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
-  spec_version, own, streams, forming, forming_layout, peer_slots, peers, peers_layout,
+  spec_version, streams, forming, forming_layout, peer_slots, peers, peers_layout,
   awake, awake_layout, account, account_layout, substitutions
   FROM run, decisions;
 CREATE VIEW rows AS SELECT
@@ -90,6 +90,7 @@ def make_old_journal(path: Path, records: Sequence[DecisionRecord], *, run: str 
         db.executescript(f"BEGIN;{SQL}COMMIT;")
         db.execute("ATTACH ? AS today", (str(today),))
         for table in TABLES:
-            db.execute(f"INSERT INTO {table} SELECT * FROM today.{table}")
+            names = ", ".join(column[1] for column in db.execute(f"PRAGMA table_info({table})"))
+            db.execute(f"INSERT INTO {table} SELECT {names} FROM today.{table}")
     for file in path.parent.glob(f"{today.name}*"):
         file.unlink()

@@ -103,7 +103,7 @@ def test_every_other_column_comes_back(journal: Journal) -> None:
     expected = {
         "id": inference_id(run=RUN, symbol=SYMBOLS[0], event_ns=instant(3), model="cnn"),
         "run": RUN,
-        "schema_version": 2,
+        "schema_version": 1,
         "trace_id": given.trace_id,
         "reference": SYMBOLS[1],
         "received_ns": given.received_ns,
@@ -220,10 +220,10 @@ def test_what_is_no_journal_is_told(tmp_path: Path) -> None:
 
 
 def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
-    journal.remark("schema_version", "3")
+    journal.remark("schema_version", "2")
     journal.close()
 
-    with pytest.raises(StoreError, match="expected schema version 2, was 3"):
+    with pytest.raises(StoreError, match="expected schema version 1, was 2"):
         journal.append([record(0)])
 
 
@@ -301,7 +301,13 @@ def test_a_journal_from_before_outcomes_is_read_as_one_without_any(tmp_path: Pat
     assert reader.select("outcomes") == []
     assert reader.reached(1, "outcomes") == 0
     assert (reader.counts()["decisions"], reader.counts()["outcomes"]) == (2, 0)
+    assert own_of(reader) == [(), ()]
     reader.close()
+
+
+def own_of(reader: JournalReader) -> list[tuple[str, ...]]:
+    rows = reader.select("packages")
+    return [package_of(dict(zip(COLUMNS["packages"], row, strict=True))).own for row in rows]
 
 
 def test_a_writer_adds_outcomes_to_a_journal_from_before_while_it_is_read(tmp_path: Path) -> None:
@@ -324,5 +330,6 @@ def test_a_writer_adds_outcomes_to_a_journal_from_before_while_it_is_read(tmp_pa
     assert [b.span("outcomes") for b in reader.batches()] == [(0, 0), (0, 2)]
     assert reader.counts()["unbatched_outcomes"] == 0
     assert journal.append([record(2)]) == 1
+    assert own_of(reader) == [(), (), ("midpoint20",)]
     for either in (reader, journal):
         either.close()

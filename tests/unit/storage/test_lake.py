@@ -66,6 +66,7 @@ def test_a_lake_from_before_a_column_was_kept_takes_it_up(tmp_path: Path, journa
     old = old.set_column(0, "run", pa.array(["an older run"] * len(old)))
     day = pa.array(["2024-08-06"] * len(old))
     write_deltalake(uri, old.append_column("day", day), partition_by=["symbol", "day"])
+    assert {package.own for package in packages(lake, "an older run")} == {()}
     journal.name_batch(max_decisions=100)
 
     lake.take(journal, writer=journal.name())
