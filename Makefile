@@ -16,7 +16,7 @@ run: setup  ## start the main job: make run ARGS="--source recording --speed max
 
 test: setup  ## all tests: make test ARGS="tests/unit -k cache"
 	@scripts/system-packages.sh
-	@.venv/bin/python -m pytest $(ARGS)
+	@scripts/test.sh $(ARGS)
 
 check: setup  ## lint, format and types
 	@.venv/bin/ruff check

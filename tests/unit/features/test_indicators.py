@@ -47,7 +47,7 @@ def assert_same_bits(one: Floats, other: Floats) -> None:
 
 
 @pytest.mark.parametrize("symbol", SYMBOLS)
-@pytest.mark.parametrize("num_opened", [0, 20, 174, 999, 1000, 1200])
+@pytest.mark.parametrize("num_opened", [0, 20, 60, 61, 173, 174, 999, 1000, 1200])
 def test_streamed_rows_equal_batch_rows_bit_for_bit(
     load_series: LoadSeries, symbol: str, num_opened: int
 ) -> None:
