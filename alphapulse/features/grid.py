@@ -70,17 +70,12 @@ def shown_seconds(book: BookWindow, event_ns: int) -> Ints:
     return np.asarray(start + np.flatnonzero(~is_hidden(BOOK, book.flags_T[start:stop])))
 
 
-def hidden_flags(stream: str) -> int:
-    """Return the BarFlag bits of rows no input shows: of seconds whose trades were missed.
+def is_hidden(stream: str, flags_T: Flags) -> Bools:
+    """Return which rows no input shows: seconds whose trades were missed, as `laying` has it.
 
     A longer bar is worth more flagged than masked: without one of its 299 there is no input.
     """
-    return INCOMPLETE if stream in (BOOK, Timeframe.S1.value) else 0
-
-
-def is_hidden(stream: str, flags_T: Flags) -> Bools:
-    """Return which rows no input shows."""
-    return flags_T & hidden_flags(stream) > 0
+    return (flags_T & INCOMPLETE > 0) & (stream in (BOOK, Timeframe.S1.value))
 
 
 def shows_forming(stream: StreamWindow, event_ns: int) -> bool:
