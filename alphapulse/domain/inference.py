@@ -188,6 +188,7 @@ class InputPackage:
 
     Attributes:
         spec_version: of the input's layout, `InputSpec.version`.
+        scale_S2: float64 (2, 2): see `ModelInput.scale_S2`; NaN in one stored before it was kept.
         own: names of the users' indicators in it, `InputSpec.own`.
     """
 
@@ -201,6 +202,7 @@ class InputPackage:
     peers_KP: Tensor
     awake_K: Masks
     account_A: Tensor
+    scale_S2: Floats
     substitutions: tuple[str, ...]
     own: tuple[str, ...] = ()
 

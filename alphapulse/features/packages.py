@@ -87,6 +87,7 @@ def pack(window: MarketWindow, input: ModelInput) -> InputPackage:
         peers_KP=input.peers_KP,
         awake_K=input.awake_K,
         account_A=input.account_A,
+        scale_S2=input.scale_S2,
         substitutions=input.substitutions,
     )
 

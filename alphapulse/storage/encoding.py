@@ -6,6 +6,7 @@ import json
 import math
 import re
 import zlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -25,9 +26,10 @@ from alphapulse.domain.inference import (
     StreamRef,
     inference_id,
 )
+from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.learning import Outcome
-from alphapulse.domain.market import Timeframe
-from alphapulse.storage.tables import COLUMNS, COMPRESSED
+from alphapulse.domain.market import TIMEFRAMES, BarFlag, Timeframe
+from alphapulse.storage.tables import COLUMNS, COMPRESSED, HEX, note_columns
 
 Values = tuple[Any, ...]
 _DAMAGED = "the store is damaged, restore it from a backup"
@@ -101,8 +103,23 @@ def _decision(record: DecisionRecord) -> Values:
         _packed(forming_C.tobytes()), layout_of(forming_C),
         _json(slots.tolist()), _packed(p.peers_KP[slots].tobytes()), layout_of(p.peers_KP),
         p.awake_K.tobytes(), layout_of(p.awake_K), p.account_A.tobytes(), layout_of(p.account_A),
-        _json(p.own),
+        _json(p.own), *_shown(p.streams), p.scale_S2.tobytes(), layout_of(p.scale_S2),
     )  # fmt: skip
+
+
+def _shown(streams: Sequence[StreamRef]) -> tuple[str, str, str]:
+    """Return the timeframes an input showed, how complete each stream was, and what was amiss."""
+    counts: dict[str, list[int]] = defaultdict(list)
+    for ref in streams:
+        has_forming = ref.forming_C is not None and ref.forming_flags & BarFlag.VALID
+        counts[ref.stream].append(ref.count + bool(has_forming))
+    shares = {
+        stream: round(min(n) / INPUT_SPEC.num_rows, 4) if len(n) == INPUT_SPEC.num_symbols else 0.0
+        for stream, n in counts.items()
+    }
+    timeframes = [timeframe for timeframe in TIMEFRAMES if any(counts[timeframe])]
+    masked = [f"masked_{stream}" for stream, share in shares.items() if share < 1]
+    return _json(timeframes), _json(shares), _json(masked)
 
 
 def _stream(ref: StreamRef) -> list[Any]:
@@ -156,6 +173,16 @@ def encode_outcome(outcome: Outcome) -> Values:
         float(o.price), float(o.move), float(o.hit), str(o.kind), float(o.bars), float(o.p_done),
         str(o.action), o.reason, float(o.result), float(o.result_long), float(o.result_short),
     )  # fmt: skip
+
+
+def encode_note(table: str, row: Mapping[str, Any]) -> Values:
+    """Return one row of `noted_<table>`; raises StoreError if a column is missing or too much."""
+    expected = note_columns(table)
+    if row.keys() != set(expected):
+        raise StoreError(
+            f"note for {table}: expected the columns {', '.join(expected)}, was {', '.join(row)}"
+        )
+    return tuple(bytes.fromhex(row[n]) if n in HEX else row[n] for n in expected)
 
 
 def _packed(content: bytes) -> bytes:
@@ -248,7 +275,14 @@ def package_of(row: Mapping[str, Any]) -> InputPackage:
         account_A=array_of(row["account"], row["account_layout"]),
         substitutions=tuple(json.loads(row["substitutions"])),
         own=tuple(json.loads(row["own"] or "[]")),  # null in a lake from before it was kept
+        scale_S2=_scale_of(row),
     )
+
+
+def _scale_of(row: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    if row["scale"] is None:  # from before it was kept: `rebuild` computes it anew
+        return np.full((2, 2), np.nan)
+    return array_of(row["scale"], row["scale_layout"])
 
 
 def _streams_of(

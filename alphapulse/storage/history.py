@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from alphapulse.config import Storage
 from alphapulse.domain.errors import StoreError, Unavailable
@@ -60,10 +60,10 @@ class InferenceHistory(InferenceStore):
         # Followed beside it too: settlement may be far behind.
         self._trail = JournalReader(run.journal_path) if run else None
         self._counters = {
-            "appended": 0, "repeated": 0, "settled": 0, "commits": 0, "failures": 0,
+            "appended": 0, "repeated": 0, "settled": 0, "noted": 0, "commits": 0, "failures": 0,
         }  # fmt: skip
         counts = self._journal.counts() if self._journal else {}
-        is_waiting = counts.get("unbatched") or counts.get("unbatched_outcomes")
+        is_waiting = counts.get("unbatched") or counts.get("unbatched_rest")
         self._waiting_since = time.monotonic() if is_waiting else None
 
     async def append(self, records: Sequence[DecisionRecord]) -> int:
@@ -165,6 +165,19 @@ class InferenceHistory(InferenceStore):
             self._waiting_since = time.monotonic()
         return new
 
+    async def note(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Make rows of `orders`, `examples`, `training_rounds` or `alerts` durable.
+
+        Returns how many were new. A row has every column of its table but `run` and
+        `schema_version`, which the journal knows. Raises StoreError if nothing of the call was
+        stored; the same call may be made again.
+        """
+        new = await self._on(self._writer, partial(self._own().note, table, rows))
+        self._counters["noted"] += new
+        if new and self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        return new
+
     async def prune(self, *, before_ns: int) -> int:
         """Raise Unavailable: archives come with retention."""
         raise Unavailable(
@@ -199,7 +212,7 @@ class InferenceHistory(InferenceStore):
         newest = journal.counts()["decisions"]  # what comes while this runs waits for the next call
         while batch := journal.name_batch(max_decisions=MAX_BATCH_DECISIONS):
             commits += self._lake.take(journal, writer=journal.name())
-            if batch.to_decision >= newest:
+            if batch.to["decision"] >= newest:
                 break
         return commits
 

@@ -10,22 +10,24 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord
 from alphapulse.domain.learning import Outcome
-from alphapulse.storage.encoding import EncodedRecord, encode, encode_outcome
+from alphapulse.storage.encoding import EncodedRecord, encode, encode_note, encode_outcome
+from alphapulse.storage.journal_layout import create, require_layout, upgrade
 from alphapulse.storage.journal_reader import (
+    UPGRADE_S,
     Batch,
     JournalReader,
-    check_schema,
-    has_outcomes,
-    has_own,
+    closing_on_error,
+    newest_number,
 )
-from alphapulse.storage.tables import JOURNAL_SQL, NUM_VALUES, OUTCOMES_SQL, OWN_SQL, SCHEMA_VERSION
+from alphapulse.storage.tables import NUM_VALUES, NUMBERED, note_columns
 
 PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 
@@ -66,6 +68,19 @@ class Journal(JournalReader):
                 for row in encoded
             )
 
+    def note(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Make rows of one of the `NOTES` durable in one transaction and return how many were new.
+
+        Raises StoreError if nothing of them was stored.
+        """
+        encoded = [encode_note(table, row) for row in rows]
+        into = f"noted_{table} VALUES (?{', ?' * len(note_columns(table))})"
+        with self._transaction() as db:
+            return sum(
+                db.execute(f"INSERT INTO {into} ON CONFLICT DO NOTHING", (None, *row)).rowcount
+                for row in encoded
+            )
+
     def name_batch(self, *, max_decisions: int) -> Batch | None:
         """Name what is in no batch as the next one, oldest decisions first; None if all is in one.
 
@@ -75,12 +90,9 @@ class Journal(JournalReader):
             batch = _next_batch(db, max_decisions)
             if batch.is_empty:
                 return None
-            db.execute(
-                "INSERT INTO batches VALUES (?, ?, ?)",
-                (batch.number, batch.to_decision, batch.to_row),
-            )
-            db.execute(
-                "INSERT INTO outcome_batches VALUES (?, ?)", (batch.number, batch.to_outcome)
+            db.executemany(
+                "INSERT INTO edges VALUES (?, ?, ?)",
+                ((batch.number, series, newest) for series, newest in batch.to.items()),
             )
         return batch
 
@@ -104,31 +116,15 @@ class Journal(JournalReader):
         db = sqlite3.connect(
             self.path, timeout=self._busy_timeout_s, check_same_thread=False, isolation_level=None
         )
-        try:
+        with closing_on_error(db):
             db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that what retention frees can go
             db.execute("PRAGMA journal_mode = WAL")
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                self._create(db)
-            check_schema(db, self.path)
-            if not has_own(db):
-                db.executescript(f"BEGIN IMMEDIATE;{OWN_SQL}COMMIT;")
-            if not has_outcomes(db):
-                db.executescript(f"BEGIN IMMEDIATE;{OUTCOMES_SQL}COMMIT;")
-        except BaseException:
-            db.close()
-            raise
+                create(db, run=self.run, name=secrets.token_hex(4))
+            if not require_layout(db, self.path):
+                upgrade(self.path, timeout_s=UPGRADE_S)
         return db
-
-    def _create(self, db: sqlite3.Connection) -> None:
-        remarks = {
-            "schema_version": str(SCHEMA_VERSION),
-            "run": self.run,
-            "journal": secrets.token_hex(4),
-        }
-        inserts = "".join(
-            f"INSERT INTO meta VALUES ('{key}', '{value}');" for key, value in remarks.items()
-        )
-        db.executescript(f"BEGIN IMMEDIATE;{JOURNAL_SQL}{OUTCOMES_SQL}{inserts}COMMIT;")
 
     @contextmanager
     def _transaction(self, *, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
@@ -145,18 +141,12 @@ class Journal(JournalReader):
 
 
 def _next_batch(db: sqlite3.Connection, max_decisions: int) -> Batch:
-    newest = db.execute(
-        "SELECT number, to_decision, to_row FROM batches ORDER BY number DESC LIMIT 1"
-    ).fetchone()
-    number, decision, row = newest or (0, 0, 0)
-    count = "SELECT coalesce(max({}), 0) FROM {}"
-    outcome = db.execute(count.format("to_outcome", "outcome_batches")).fetchone()[0]
-    to_decision, to_row, to_outcome = (
-        db.execute(count.format("number", table)).fetchone()[0]
-        for table in ("decisions", "closed_rows", "settled")
-    )
-    to_decision = min(to_decision, decision + max_decisions)
-    return Batch(number + 1, decision, to_decision, row, to_row, outcome, to_outcome)
+    edges = dict(db.execute("SELECT series, max(reached) FROM edges GROUP BY series"))
+    number = db.execute("SELECT coalesce(max(batch), 0) FROM edges").fetchone()[0]
+    after = dict.fromkeys(NUMBERED, 0) | edges
+    to = {series: newest_number(db, series) for series in NUMBERED}
+    to["decision"] = min(to["decision"], after["decision"] + max_decisions)
+    return Batch(number + 1, after, to)
 
 
 def _insert(db: sqlite3.Connection, record: EncodedRecord) -> int:

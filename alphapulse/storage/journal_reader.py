@@ -13,7 +13,8 @@ from typing import Any
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import Prediction
 from alphapulse.storage.encoding import prediction_of, unpacked
-from alphapulse.storage.tables import COLUMNS, SCHEMA_VERSION, SERIES
+from alphapulse.storage.journal_layout import require_layout, upgrade
+from alphapulse.storage.tables import COLUMNS, NOTES, NUMBERED, SERIES
 
 _DAMAGED = "it is damaged: restore a backup, or move it away and start a fresh run"
 _REMEDIES = {
@@ -24,30 +25,31 @@ _REMEDIES = {
     "SQLITE_NOTADB": _DAMAGED,
     "SQLITE_CORRUPT": _DAMAGED,
 }
-_OUTCOME_BATCHES = "SELECT number, to_outcome FROM outcome_batches"
+UPGRADE_S = 30.0  # how long an upgrade waits for another process to finish its own
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What goes to the lake in one piece: numbers after `from_`, up to and with `to_`."""
+    """What goes to the lake in one piece: of each series, numbers after one up to another.
+
+    Attributes:
+        number: of the batch, from 1.
+        after: by series of `tables.SERIES`, the newest number of the batches before.
+        to: by series, the newest number inside.
+    """
 
     number: int
-    from_decision: int
-    to_decision: int
-    from_row: int
-    to_row: int
-    from_outcome: int
-    to_outcome: int
+    after: Mapping[str, int]
+    to: Mapping[str, int]
 
     @property
     def is_empty(self) -> bool:
         """Return whether nothing is in it."""
-        return all(begin == end for begin, end in map(self.span, COLUMNS))
+        return self.after == self.to
 
     def span(self, table: str) -> tuple[int, int]:
         """Return the numbers of a table's rows inside: after the first, up to the second."""
-        series = SERIES[table]
-        return getattr(self, f"from_{series}"), getattr(self, f"to_{series}")
+        return self.after[SERIES[table]], self.to[SERIES[table]]
 
 
 class JournalReader:
@@ -71,22 +73,16 @@ class JournalReader:
         after: int = 0,
         to: int | None = None,
     ) -> list[tuple[Any, ...]]:
-        """Return rows of one of the five tables, numbers in (after, to], in the order stored."""
+        """Return rows of one of the tables, numbers in (after, to], in the order stored."""
         span = "number > ? AND number <= ?"
         with self._database() as db:
-            names = [
-                "'[]' AS own" if name == "own" and not has_own(db) else name
-                for name in COLUMNS[table]
-            ]
-            what = f"SELECT {', '.join(names)} FROM {table}"
+            what = f"SELECT {', '.join(COLUMNS[table])} FROM {table}"
             sql = f"{what} WHERE {span} AND ({where}) ORDER BY position"
-            if table == "outcomes" and not has_outcomes(db):
-                return []
             rows = db.execute(sql, (after, 2**62 if to is None else to, *values)).fetchall()
         return [unpacked(table, row) for row in rows]
 
     def fetch(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
-        """Return what a SELECT on the tables behind the five finds."""
+        """Return what a SELECT on the tables behind them finds."""
         with self._database() as db:
             return db.execute(sql, values).fetchall()
 
@@ -127,15 +123,15 @@ class JournalReader:
     def batches(self, *, after: int = 0) -> list[Batch]:
         """Return the named batches above number `after`, oldest first."""
         with self._database() as db:
-            named = db.execute(
-                "SELECT number, to_decision, to_row FROM batches ORDER BY number"
-            ).fetchall()
-            to_outcome = dict(db.execute(_OUTCOME_BATCHES)) if has_outcomes(db) else {}
-        found, decision, row, outcome = [], 0, 0, 0
-        for number, to_decision, to_row in named:
-            to = to_outcome.get(number, outcome)  # a batch from before outcomes were kept has none
-            found.append(Batch(number, decision, to_decision, row, to_row, outcome, to))
-            decision, row, outcome = to_decision, to_row, to
+            edges = db.execute("SELECT batch, series, reached FROM edges").fetchall()
+        reached: dict[int, dict[str, int]] = {}
+        for number, series, newest in edges:
+            reached.setdefault(number, {})[series] = newest
+        found, before = [], dict.fromkeys(NUMBERED, 0)
+        for number in sorted(reached):
+            to = before | reached[number]  # one from before a series was kept holds none of it
+            found.append(Batch(number, before, to))
+            before = to
         return [batch for batch in found if batch.number > after]
 
     def reached(self, batch: int, table: str) -> int:
@@ -144,31 +140,31 @@ class JournalReader:
         return edges[-1] if edges else 0
 
     def counts(self) -> dict[str, int]:
-        """Return how much is stored, and how much is in no batch yet.
+        """Return how much was stored, and how much is in no batch yet.
 
-        `unbatched` counts inferences, `unbatched_outcomes` outcomes.
+        `unbatched` counts inferences, `unbatched_rest` outcomes and what else came beside them.
         """
-        count = "SELECT coalesce(max({}), 0) FROM {}"
         with self._database() as db:
-            found = {
-                "decisions": db.execute(count.format("number", "decisions")).fetchone()[0],
-                "inferences": db.execute(count.format("rowid", "outputs")).fetchone()[0],
-                "rows": db.execute(count.format("number", "closed_rows")).fetchone()[0],
-                "outcomes": 0,
-                "unbatched_outcomes": 0,
-            }
-            batched = db.execute(count.format("to_decision", "batches")).fetchone()
-            found["unbatched"] = db.execute(
-                "SELECT count(*) FROM outputs WHERE decision > ?", batched
-            ).fetchone()[0]
-            if has_outcomes(db):
-                settled = db.execute(count.format("number", "settled")).fetchone()[0]
-                taken = db.execute(count.format("to_outcome", "outcome_batches")).fetchone()[0]
-                found |= {"outcomes": settled, "unbatched_outcomes": settled - taken}
+            edges = dict(db.execute("SELECT series, max(reached) FROM edges GROUP BY series"))
+            stored = {series: newest_number(db, series) for series in NUMBERED}
+            count = "SELECT {} FROM outputs WHERE decision > ?"
+            inferences = db.execute("SELECT coalesce(max(rowid), 0) FROM outputs").fetchone()[0]
+            waiting = (edges.get("decision", 0),)
+            unbatched = db.execute(count.format("count(*)"), waiting).fetchone()[0]
             pages = db.execute(
                 "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
             ).fetchone()
-        return found | {"journal_bytes": pages[0]}
+        beside = {s: n for s, n in stored.items() if s not in ("decision", "row")}
+        return {
+            "decisions": stored["decision"],
+            "inferences": inferences,
+            "rows": stored["row"],
+            "outcomes": stored["outcome"],
+            **{table: stored[table] for table in NOTES},
+            "unbatched": unbatched,
+            "unbatched_rest": sum(n - edges.get(s, 0) for s, n in beside.items()),
+            "journal_bytes": pages[0],
+        }
 
     def name(self) -> str:
         """Return the name it has in the lake: its run, and a mark no other journal has."""
@@ -187,7 +183,11 @@ class JournalReader:
 
     def _open(self) -> sqlite3.Connection:
         uri = f"{self.path.absolute().as_uri()}?mode=ro"
-        return sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        db = sqlite3.connect(uri, uri=True, check_same_thread=False, isolation_level=None)
+        with closing_on_error(db):
+            if not require_layout(db, self.path):
+                upgrade(self.path, timeout_s=UPGRADE_S)
+        return db
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -200,7 +200,6 @@ class JournalReader:
             try:
                 if self._connection is None:
                     self._connection = self._open()
-                    check_schema(self._connection, self.path)
                 yield self._connection
             except (sqlite3.Error, OSError) as error:
                 self._drop()  # undoes what was begun; the next call starts on a fresh connection
@@ -215,22 +214,19 @@ class JournalReader:
                 ) from error
 
 
-def has_outcomes(db: sqlite3.Connection) -> bool:
-    """Return whether the journal keeps outcomes: one made before they were may have no writer."""
-    found = db.execute("SELECT count(*) FROM sqlite_master WHERE name = 'outcomes'").fetchone()
-    return bool(found[0])
+def newest_number(db: sqlite3.Connection, series: str) -> int:
+    """Return the newest number of a series of `tables.SERIES`, 0 before the first row."""
+    newest: int = db.execute(f"SELECT coalesce(max(number), 0) FROM {NUMBERED[series]}").fetchone()[
+        0
+    ]
+    return newest
 
 
-def has_own(db: sqlite3.Connection) -> bool:
-    """Return whether the journal keeps the names of users' indicators; an older one may not yet."""
-    return any(column[1] == "own" for column in db.execute("PRAGMA table_info(packages)"))
-
-
-def check_schema(db: sqlite3.Connection, path: Path) -> None:
-    """Raise StoreError unless this version of AlphaPulse wrote the journal."""
-    row = db.execute("SELECT value FROM meta WHERE key = 'schema_version'").fetchone()
-    if row is None or row[0] != str(SCHEMA_VERSION):
-        raise StoreError(
-            f"journal {path}: expected schema version {SCHEMA_VERSION}, was {row and row[0]}; "
-            "use the AlphaPulse version that wrote it, or start a fresh run"
-        )
+@contextmanager
+def closing_on_error(db: sqlite3.Connection) -> Iterator[None]:
+    """Close `db` if what is done with it first fails."""
+    try:
+        yield
+    except BaseException:
+        db.close()
+        raise

@@ -1,4 +1,4 @@
-"""The five tables of the history: their columns by name and type, and the journal's SQL.
+"""The tables of the history: their columns by name and type, and the journal's SQL.
 
 Times are int64 `*_ns` UTC; an array is its bytes beside its layout, such as `<f4[48]`; lists and
 mappings are JSON. A float that is NaN is stored as null and read as NaN again; every other float
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # of the columns; an older row lacks the newer ones: they are null
 
 # Name and type of every column, in order. A row's `event_ns` is the decision that first showed it.
 COLUMNS: Mapping[str, Mapping[str, type]] = {
@@ -29,6 +29,9 @@ COLUMNS: Mapping[str, Mapping[str, type]] = {
         **dict.fromkeys(("entry_threshold", "exit_threshold"), float),
         "substitutions": str,
         **dict.fromkeys(("last_trade_id", "last_book_id"), int),
+        "timeframes": str,  # those the input showed a row of
+        "completeness": str,  # by stream, share of its rows that were there, of the worse symbol
+        "validation": str,  # codes of what the checks found; nothing if the input was whole
     },
     "predictions": {
         **dict.fromkeys(("inference_id", "run"), str),
@@ -59,6 +62,8 @@ COLUMNS: Mapping[str, Mapping[str, type]] = {
         "account": bytes,
         "account_layout": str,
         "substitutions": str,
+        "scale": bytes,  # low and high by symbol
+        "scale_layout": str,
     },
     "rows": {
         "run": str,
@@ -83,7 +88,43 @@ COLUMNS: Mapping[str, Mapping[str, type]] = {
         **dict.fromkeys(("action", "reason"), str),
         **dict.fromkeys(("result", "result_long", "result_short"), float),
     },
+    "orders": {
+        **dict.fromkeys(("order_id", "inference_id", "run"), str),
+        "schema_version": int,
+        "symbol": str,
+        "event_ns": int,
+        "purpose": str,
+    },
+    "examples": {
+        **dict.fromkeys(("inference_id", "run"), str),
+        "schema_version": int,
+        **dict.fromkeys(("symbol", "model"), str),
+        **dict.fromkeys(("event_ns", "known_ns", "version"), int),
+        "state": str,
+        **dict.fromkeys(("hit", "loss"), float),
+        "stratum": str,
+    },
+    "training_rounds": {
+        **dict.fromkeys(("id", "run"), str),
+        "schema_version": int,
+        **dict.fromkeys(("symbol", "model"), str),
+        "event_ns": int,
+        **dict.fromkeys(("trigger", "state", "champion", "challenger"), str),
+        **dict.fromkeys(("num_train", "num_compared"), int),
+        **dict.fromkeys(("figures", "reason", "started_at", "ended_at"), str),
+        "live_ns": int,
+    },
+    "alerts": {
+        **dict.fromkeys(("id", "run"), str),
+        "schema_version": int,
+        "symbol": str,
+        "event_ns": int,
+        **dict.fromkeys(("code", "message", "remedy", "raised_at"), str),
+    },
 }
+# What is appended beside the inferences as it is given, see `InferenceHistory.note`.
+NOTES = ("orders", "examples", "training_rounds", "alerts")
+ALL = "ALL"  # the symbol of a row that is of no symbol alone: each is in a partition of the lake
 COMPRESSED = frozenset({"streams", "forming", "peers", "substitutions", "cells"})  # in a journal
 KEYS: Mapping[str, tuple[str, ...]] = {  # what is stored once, in the order of an answer
     "inferences": ("event_ns", "symbol", "model", "run"),
@@ -91,6 +132,10 @@ KEYS: Mapping[str, tuple[str, ...]] = {  # what is stored once, in the order of 
     "packages": ("event_ns", "symbol", "run"),
     "rows": ("symbol", "stream", "ts_ns", "run"),
     "outcomes": ("event_ns", "symbol", "model", "timeframe", "level", "version", "run"),
+    "orders": ("event_ns", "symbol", "order_id", "run"),
+    "examples": ("event_ns", "symbol", "model", "version", "run"),
+    "training_rounds": ("event_ns", "model", "id", "run"),
+    "alerts": ("event_ns", "id", "run"),
 }
 # What numbers the rows of a table in a journal, and so its ranges in the batches.
 SERIES: Mapping[str, str] = {
@@ -99,21 +144,50 @@ SERIES: Mapping[str, str] = {
     "packages": "decision",
     "rows": "row",
     "outcomes": "outcome",
+    **{table: table for table in NOTES},
 }
 
-_PACKAGES_SQL = """
-CREATE VIEW packages AS SELECT
-  number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
-  spec_version, own, streams, forming, forming_layout, peer_slots, peers, peers_layout,
-  awake, awake_layout, account, account_layout, substitutions
-  FROM run, decisions;
-"""
+NUMBERED: Mapping[str, str] = {  # by series, the journal's table that numbers it
+    "decision": "decisions",
+    "row": "closed_rows",
+    "outcome": "settled",
+    **{table: f"noted_{table}" for table in NOTES},
+}
+# How a journal keeps them: raised with every change of what follows, see `journal_layout.upgrade`.
+JOURNAL_LAYOUT = 2
+HEX = frozenset({"id", "inference_id"})  # kept as bytes, half as long
+_SQL = {str: "TEXT NOT NULL", int: "INTEGER", float: "", bytes: "BLOB"}
+
+
+def note_columns(table: str) -> list[str]:
+    """Return the columns a row of a note is given with: those a journal knows are left out."""
+    return [name for name in COLUMNS[table] if name not in ("run", "schema_version")]
+
+
+def _note_sql(table: str) -> str:
+    names = note_columns(table)
+    kinds = {n: "BLOB NOT NULL" if n in HEX else _SQL[COLUMNS[table][n]] for n in names}
+    key = ", ".join(n for n in KEYS[table] if n != "run")
+    columns = ", ".join(f"{n} {kind}" for n, kind in kinds.items())
+    return (
+        f"CREATE TABLE IF NOT EXISTS noted_{table} "
+        f"(number INTEGER PRIMARY KEY, {columns}, UNIQUE ({key}));\n"
+    )
+
+
+def _note_view_sql(table: str) -> str:
+    shown = [f"lower(hex({n})) AS {n}" if n in HEX else n for n in COLUMNS[table]]
+    return (
+        f"CREATE VIEW {table} AS SELECT number, number AS position, {', '.join(shown)} "
+        f"FROM run, noted_{table};\n"
+    )
+
+
 # What is the same for all models of a decision is kept once; the tables are views.
 # A column without a type keeps -0.0, which REAL would turn into 0.0.
-JOURNAL_SQL = (
-    """
-CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
-CREATE TABLE decisions (
+TABLES_SQL = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS decisions (
   number INTEGER PRIMARY KEY, event_ns INTEGER NOT NULL, symbol TEXT NOT NULL,
   reference TEXT NOT NULL, trace_id TEXT NOT NULL, received_ns INTEGER NOT NULL,
   decided_at_ns INTEGER NOT NULL, window_version INTEGER NOT NULL, input_hash TEXT NOT NULL,
@@ -125,28 +199,50 @@ CREATE TABLE decisions (
   peer_slots TEXT NOT NULL, peers BLOB NOT NULL, peers_layout TEXT NOT NULL,
   awake BLOB NOT NULL, awake_layout TEXT NOT NULL,
   account BLOB NOT NULL, account_layout TEXT NOT NULL, own TEXT NOT NULL DEFAULT '[]',
+  timeframes TEXT, completeness TEXT, validation TEXT, scale BLOB, scale_layout TEXT,
   UNIQUE (event_ns, symbol));
-CREATE TABLE outputs (
+CREATE TABLE IF NOT EXISTS outputs (
   decision INTEGER NOT NULL, id BLOB NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
   action TEXT NOT NULL, p_buy, p_sell, p_hold, confidence, utility_r,
   hidden BLOB NOT NULL, hidden_layout TEXT NOT NULL, weights TEXT NOT NULL,
   UNIQUE (decision, model));
-CREATE TABLE forecasts (
+CREATE TABLE IF NOT EXISTS forecasts (
   decision INTEGER NOT NULL, model TEXT NOT NULL, timeframe TEXT NOT NULL, level INTEGER NOT NULL,
   kind TEXT NOT NULL, p_high, p_low, pivot_ns INTEGER NOT NULL,
   bars_ahead, price, move, p_done, confidence,
   UNIQUE (decision, model, timeframe, level));
-CREATE TABLE closed_rows (
+CREATE TABLE IF NOT EXISTS closed_rows (
   number INTEGER PRIMARY KEY, symbol TEXT NOT NULL, stream TEXT NOT NULL, ts_ns INTEGER NOT NULL,
   event_ns INTEGER NOT NULL, flags INTEGER NOT NULL,
   cells BLOB NOT NULL, cells_layout TEXT NOT NULL,
   UNIQUE (symbol, stream, ts_ns));
-CREATE TABLE last (
+CREATE TABLE IF NOT EXISTS last (
   symbol TEXT NOT NULL, model TEXT NOT NULL, event_ns INTEGER NOT NULL, decision INTEGER NOT NULL,
   PRIMARY KEY (symbol, model)) WITHOUT ROWID;
-CREATE TABLE batches (
-  number INTEGER PRIMARY KEY, to_decision INTEGER NOT NULL, to_row INTEGER NOT NULL);
-
+CREATE TABLE IF NOT EXISTS settled (
+  number INTEGER PRIMARY KEY, inference_id BLOB NOT NULL,
+  symbol TEXT NOT NULL, model TEXT NOT NULL,
+  event_ns INTEGER NOT NULL, known_ns INTEGER NOT NULL, timeframe TEXT NOT NULL,
+  level INTEGER NOT NULL, version INTEGER NOT NULL, unit, ended_ns INTEGER NOT NULL,
+  price, move, hit, kind TEXT NOT NULL, bars, p_done,
+  action TEXT NOT NULL, reason TEXT NOT NULL, result, result_long, result_short,
+  UNIQUE (inference_id, timeframe, level, version));
+CREATE TABLE IF NOT EXISTS edges (
+  batch INTEGER NOT NULL, series TEXT NOT NULL, reached INTEGER NOT NULL,
+  PRIMARY KEY (batch, series)) WITHOUT ROWID;
+""" + "".join(map(_note_sql, NOTES))
+# Columns a journal of an older layout lacks.
+ADDED: Mapping[str, Mapping[str, str]] = {
+    "decisions": {
+        "own": "TEXT NOT NULL DEFAULT '[]'",
+        **dict.fromkeys(("timeframes", "completeness", "validation"), "TEXT"),
+        "scale": "BLOB",
+        "scale_layout": "TEXT",
+    }
+}
+VIEWS_SQL = (
+    "".join(f"DROP VIEW IF EXISTS {view};\n" for view in ("run", *COLUMNS))
+    + """
 CREATE VIEW run AS SELECT
   (SELECT value FROM meta WHERE key = 'run') AS run,
   (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'schema_version') AS schema_version;
@@ -157,7 +253,7 @@ CREATE VIEW inferences AS SELECT
   hidden, hidden_layout, weights, d.action AS decision_action,
   d.confidence AS decision_confidence, d.utility_r AS decision_utility_r,
   reason AS decision_reason, entry_threshold, exit_threshold, substitutions,
-  last_trade_id, last_book_id
+  last_trade_id, last_book_id, timeframes, completeness, validation
   FROM run, decisions d JOIN outputs o ON o.decision = d.number;
 CREATE VIEW predictions AS SELECT
   d.number, f.rowid AS position, lower(hex(o.id)) AS inference_id, run.*, symbol, f.model,
@@ -165,31 +261,20 @@ CREATE VIEW predictions AS SELECT
   bars_ahead, price, move, p_done, f.confidence
   FROM run, decisions d JOIN outputs o ON o.decision = d.number
   JOIN forecasts f ON f.decision = d.number AND f.model = o.model;
+CREATE VIEW packages AS SELECT
+  number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
+  spec_version, own, streams, forming, forming_layout, peer_slots, peers, peers_layout,
+  awake, awake_layout, account, account_layout, substitutions, scale, scale_layout
+  FROM run, decisions;
 CREATE VIEW rows AS SELECT
   number, number AS position, run.*, symbol, stream, ts_ns, event_ns, flags, cells, cells_layout
   FROM run, closed_rows;
-"""
-    + _PACKAGES_SQL
-)
-# A journal made before inputs could show users' indicators gets their names so.
-OWN_SQL = f"""
-ALTER TABLE decisions ADD COLUMN own TEXT NOT NULL DEFAULT '[]';
-DROP VIEW packages;{_PACKAGES_SQL}"""
-# A journal made before outcomes were kept gets these when its writer opens it.
-OUTCOMES_SQL = """
-CREATE TABLE settled (
-  number INTEGER PRIMARY KEY, inference_id BLOB NOT NULL,
-  symbol TEXT NOT NULL, model TEXT NOT NULL,
-  event_ns INTEGER NOT NULL, known_ns INTEGER NOT NULL, timeframe TEXT NOT NULL,
-  level INTEGER NOT NULL, version INTEGER NOT NULL, unit, ended_ns INTEGER NOT NULL,
-  price, move, hit, kind TEXT NOT NULL, bars, p_done,
-  action TEXT NOT NULL, reason TEXT NOT NULL, result, result_long, result_short,
-  UNIQUE (inference_id, timeframe, level, version));
-CREATE TABLE outcome_batches (number INTEGER PRIMARY KEY, to_outcome INTEGER NOT NULL);
 CREATE VIEW outcomes AS SELECT
   number, number AS position, lower(hex(inference_id)) AS inference_id, run.*, symbol, model,
   event_ns, known_ns, timeframe, level, version, unit, ended_ns, price, move, hit, kind,
   bars, p_done, action, reason, result, result_long, result_short
   FROM run, settled;
 """
-NUM_VALUES = {"decisions": 30, "outputs": 12, "forecasts": 12, "closed_rows": 7, "settled": 21}
+    + "".join(map(_note_view_sql, NOTES))
+)
+NUM_VALUES = {"decisions": 35, "outputs": 12, "forecasts": 12, "closed_rows": 7, "settled": 21}

@@ -60,6 +60,7 @@ def a_package(input: ModelInput) -> InputPackage:
         peers_KP=input.peers_KP,
         awake_K=input.awake_K,
         account_A=input.account_A,
+        scale_S2=np.full((2, 2), np.nan),
         substitutions=(),
     )
 

@@ -74,7 +74,14 @@ CREATE VIEW rows AS SELECT
   number, number AS position, run.*, symbol, stream, ts_ns, event_ns, flags, cells, cells_layout
   FROM run, closed_rows;
 """
-TABLES = ("meta", "decisions", "outputs", "forecasts", "closed_rows", "last", "batches")
+TABLES = ("decisions", "outputs", "forecasts", "closed_rows", "last")
+# What today's journal keeps elsewhere.
+MOVED = """
+INSERT INTO meta SELECT * FROM today.meta WHERE key <> 'layout' AND key <> 'schema_version';
+INSERT INTO meta VALUES ('schema_version', '1');
+INSERT INTO batches SELECT batch, max(reached) FILTER (WHERE series = 'decision'),
+  max(reached) FILTER (WHERE series = 'row') FROM today.edges GROUP BY batch;
+"""
 
 
 def make_old_journal(path: Path, records: Sequence[DecisionRecord], *, run: str = RUN) -> None:
@@ -92,5 +99,6 @@ def make_old_journal(path: Path, records: Sequence[DecisionRecord], *, run: str 
         for table in TABLES:
             names = ", ".join(column[1] for column in db.execute(f"PRAGMA table_info({table})"))
             db.execute(f"INSERT INTO {table} SELECT {names} FROM today.{table}")
+        db.executescript(MOVED)
     for file in path.parent.glob(f"{today.name}*"):
         file.unlink()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -22,6 +23,7 @@ from alphapulse.domain.inference import (
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import SECOND_NS, Timeframe
 from alphapulse.features.rows import BOOK_COLUMNS, COLUMNS
+from alphapulse.storage.tables import ALL
 
 RUN = "00112233445566ff"
 SYMBOLS = ("ETH/USDT", "BTC/USDT")
@@ -105,6 +107,53 @@ def outcome(
     )
 
 
+def note(table: str, second: int, *, run: str = RUN) -> dict[str, Any]:
+    """Return a row of one of the tables that are appended beside the inferences."""
+    event_ns, symbol = instant(second), SYMBOLS[second % 2]
+    inference = inference_id(run=run, symbol=symbol, event_ns=event_ns, model="cnn")
+    of_inference = {"inference_id": inference, "symbol": symbol, "event_ns": event_ns}
+    rows: dict[str, dict[str, Any]] = {
+        "orders": of_inference | {"order_id": f"order-{second}", "purpose": "entry"},
+        "examples": of_inference
+        | {
+            "model": "cnn",
+            "known_ns": event_ns + 9 * SECOND_NS,
+            "version": 1,
+            "state": "resolved",
+            "hit": 1 / 3,
+            "loss": -0.0 if second else 5e-324,
+            "stratum": f"{symbol}|H",
+        },
+        "training_rounds": {
+            "id": f"{second:032x}",
+            "symbol": symbol,
+            "model": "cnn",
+            "event_ns": event_ns,
+            "trigger": f"{symbol} 1s L2 H",
+            "state": "promoted",
+            "champion": "before",
+            "challenger": "after",
+            "num_train": 2**53 + 1,
+            "num_compared": 0,
+            "figures": '{"e":0.1}',
+            "reason": 'a "quoted" word',
+            "started_at": "2024-08-07T00:00:00Z",
+            "ended_at": "",
+            "live_ns": None,
+        },
+        "alerts": {
+            "id": f"{second:032x}",
+            "symbol": ALL,
+            "event_ns": event_ns,
+            "code": "LakeBehind",
+            "message": "30 s behind",
+            "remedy": "look at the disk",
+            "raised_at": "2024-08-07T00:00:00Z",
+        },
+    }
+    return rows[table]
+
+
 def record(second: int, *, symbol: str = SYMBOLS[0], run: str = RUN) -> DecisionRecord:
     """Return a whole decision of `symbol`, `second` seconds after the first one."""
     event_ns = instant(second)
@@ -162,6 +211,7 @@ def _package(symbol: str, event_ns: int) -> InputPackage:
         peers_KP=peers_KP,
         awake_K=np.eye(16, dtype=np.uint8)[1],
         account_A=np.array([-0.0, 0.1, 0, 1], np.float32),
+        scale_S2=np.array([[0.1, 1 / 3], [5e-324, -0.0]]),
         substitutions=("1s: 37 of 300 seconds", 'a "quoted" word'),
         own=("midpoint20",),
     )

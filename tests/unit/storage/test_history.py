@@ -239,7 +239,7 @@ def test_outcomes_are_found_in_journal_and_lake_alike(history: InferenceHistory,
 
 def test_outcomes_alone_make_a_flush_due(history: InferenceHistory, home: Home, run: Run) -> None:
     fill(history, run, flushed=2, unflushed=0)
-    before = history.counters()["unbatched_outcomes"]
+    before = history.counters()["unbatched_rest"]
     asyncio.run(history.settle([outcome(0, "1m", run=run.id)]))
     history.close()
 

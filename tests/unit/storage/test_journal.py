@@ -19,9 +19,9 @@ from alphapulse.domain.inference import Prediction, inference_id
 from alphapulse.storage.encoding import array_of, package_of
 from alphapulse.storage.journal import Journal
 from alphapulse.storage.journal_reader import JournalReader
-from alphapulse.storage.tables import COLUMNS
+from alphapulse.storage.tables import COLUMNS, NOTES, SCHEMA_VERSION
 from tests.unit.storage.old_journal import make_old_journal
-from tests.unit.storage.records import RUN, SYMBOLS, instant, outcome, record
+from tests.unit.storage.records import RUN, SYMBOLS, instant, note, outcome, record
 
 
 @pytest.fixture
@@ -103,7 +103,7 @@ def test_every_other_column_comes_back(journal: Journal) -> None:
     expected = {
         "id": inference_id(run=RUN, symbol=SYMBOLS[0], event_ns=instant(3), model="cnn"),
         "run": RUN,
-        "schema_version": 1,
+        "schema_version": SCHEMA_VERSION,
         "trace_id": given.trace_id,
         "reference": SYMBOLS[1],
         "received_ns": given.received_ns,
@@ -120,6 +120,9 @@ def test_every_other_column_comes_back(journal: Journal) -> None:
         "substitutions": '["1s: 37 of 300 seconds","a \\"quoted\\" word"]',
         "last_trade_id": 2**53 + 3,
         "last_book_id": 0,
+        "timeframes": '["1s","1m"]',
+        "completeness": '{"1s":0.0,"1m":0.0,"1h":0.0,"book":0.0}',
+        "validation": '["masked_1s","masked_1m","masked_1h","masked_book"]',
     }
     assert {name: cnn[name] for name in expected} == expected
     assert bits(cnn["decision_utility_r"]) == bits(-0.0)
@@ -220,10 +223,10 @@ def test_what_is_no_journal_is_told(tmp_path: Path) -> None:
 
 
 def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
-    journal.remark("schema_version", "2")
+    journal.remark("schema_version", "99")
     journal.close()
 
-    with pytest.raises(StoreError, match="expected schema version 1, was 2"):
+    with pytest.raises(StoreError, match="version 1 to 2 and layout 1 to 2, was 99"):
         journal.append([record(0)])
 
 
@@ -247,9 +250,9 @@ def test_batches_are_ranges_that_follow_each_other(journal: Journal) -> None:
 
     assert first is not None
     assert second is not None
-    assert (first.number, first.from_decision, first.to_decision) == (1, 0, 3)
-    assert (second.number, second.from_decision, second.to_decision) == (2, 3, 5)
-    assert (first.to_row, second.from_row, second.to_row) == (10, 10, 10)
+    assert (first.number, first.span("packages")) == (1, (0, 3))
+    assert (second.number, second.span("packages")) == (2, (3, 5))
+    assert (first.span("rows"), second.span("rows")) == ((0, 10), (10, 10))
     assert journal.name_batch(max_decisions=3) is None
     assert journal.batches(after=1) == [second]
     assert (journal.reached(1, "packages"), journal.reached(1, "rows")) == (3, 10)
@@ -278,6 +281,30 @@ def test_an_outcome_of_another_run_or_inference_leaves_nothing_of_its_call(
         journal.settle([outcome(0), dataclasses.replace(outcome(1), event_ns=instant(2))])
 
     assert rows_of(journal, "outcomes") == []
+
+
+@pytest.mark.parametrize("table", NOTES)
+def test_notes_are_kept_once_and_bit_for_bit(journal: Journal, table: str) -> None:
+    given = [note(table, second) for second in (0, 1)]
+
+    new = [journal.note(table, given[:1]), journal.note(table, given), journal.note(table, given)]
+
+    assert new == [1, 1, 0]
+    rows = rows_of(journal, table)
+    ours = {"run": RUN, "schema_version": SCHEMA_VERSION}
+    assert [bits(row) for row in rows] == [
+        bits({name: (one | ours)[name] for name in COLUMNS[table]}) for one in given
+    ]
+
+
+def test_a_note_that_lacks_a_column_leaves_nothing_of_its_call(journal: Journal) -> None:
+    whole, less = note("orders", 0), note("orders", 1)
+    del less["purpose"]
+
+    with pytest.raises(StoreError, match="expected the columns order_id, inference_id, symbol"):
+        journal.note("orders", [whole, less])
+
+    assert rows_of(journal, "orders") == []
 
 
 def test_predictions_of_an_older_instant_come_back(journal: Journal) -> None:
@@ -328,7 +355,7 @@ def test_a_writer_adds_outcomes_to_a_journal_from_before_while_it_is_read(tmp_pa
         (2, 4),
     ]
     assert [b.span("outcomes") for b in reader.batches()] == [(0, 0), (0, 2)]
-    assert reader.counts()["unbatched_outcomes"] == 0
+    assert reader.counts()["unbatched_rest"] == 0
     assert journal.append([record(2)]) == 1
     assert own_of(reader) == [(), (), ("midpoint20",)]
     for either in (reader, journal):

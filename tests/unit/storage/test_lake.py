@@ -15,8 +15,8 @@ from alphapulse.domain.inference import InputPackage
 from alphapulse.storage.encoding import package_of
 from alphapulse.storage.journal import Journal
 from alphapulse.storage.lake import Lake, arrow_schema, arrow_table
-from alphapulse.storage.tables import COLUMNS, KEYS
-from tests.unit.storage.records import RUN, SYMBOLS, outcome, record
+from alphapulse.storage.tables import COLUMNS, KEYS, NOTES
+from tests.unit.storage.records import RUN, SYMBOLS, note, outcome, record
 
 
 @pytest.fixture
@@ -24,6 +24,8 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal = Journal(tmp_path / "journal.sqlite", run=RUN)
     journal.append([record(second, symbol=symbol) for second in range(10) for symbol in SYMBOLS])
     journal.settle([outcome(second, symbol=symbol) for second in range(10) for symbol in SYMBOLS])
+    for table in NOTES:
+        journal.note(table, [note(table, second) for second in range(10)])
     yield journal
     journal.close()
 
@@ -55,7 +57,7 @@ def test_batches_arrive_bit_for_bit_and_once(tmp_path: Path, journal: Journal) -
 
     commits = lake.take(journal, writer=journal.name())
 
-    assert commits == 3 * 2 + 2  # the first batch holds all rows and outcomes
+    assert commits == 3 * 2 + 2 + len(NOTES)  # the first batch holds all rows and what is beside
     assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
     assert_holds_all(lake, journal)
 

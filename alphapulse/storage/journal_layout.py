@@ -1,0 +1,73 @@
+"""Bring a journal's own tables to the layout of this version, and refuse what is no journal."""
+
+from __future__ import annotations
+
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from alphapulse.domain.errors import StoreError
+from alphapulse.storage.tables import ADDED, JOURNAL_LAYOUT, SCHEMA_VERSION, TABLES_SQL, VIEWS_SQL
+
+_MARK = f"INSERT OR REPLACE INTO meta VALUES ('layout', '{JOURNAL_LAYOUT}');\n"
+# Which rows a batch holds was kept by column once, for outcomes in a table of their own.
+_EDGES = {
+    "batches": """
+INSERT OR IGNORE INTO edges SELECT number, 'decision', to_decision FROM batches;
+INSERT OR IGNORE INTO edges SELECT number, 'row', to_row FROM batches;
+DROP TABLE batches;
+""",
+    "outcome_batches": """
+INSERT OR IGNORE INTO edges SELECT number, 'outcome', to_outcome FROM outcome_batches;
+DROP TABLE outcome_batches;
+""",
+}
+
+
+def create(db: sqlite3.Connection, *, run: str, name: str) -> None:
+    """Make the tables of a new journal in one transaction; its rows carry today's schema."""
+    remarks = {"schema_version": str(SCHEMA_VERSION), "run": run, "journal": name}
+    inserts = "".join(
+        f"INSERT INTO meta VALUES ('{key}', '{value}');" for key, value in remarks.items()
+    )
+    db.executescript(f"BEGIN IMMEDIATE;{TABLES_SQL}{VIEWS_SQL}{inserts}{_MARK}COMMIT;")
+
+
+def require_layout(db: sqlite3.Connection, path: Path) -> bool:
+    """Return whether a journal has today's layout, or else can be brought to it.
+
+    Raises StoreError if a newer version of AlphaPulse wrote it, or none did.
+    """
+    found = dict(db.execute("SELECT key, value FROM meta"))
+    version, layout = found.get("schema_version", ""), found.get("layout", "1")
+    known = range(1, SCHEMA_VERSION + 1)
+    if not (version.isdecimal() and int(version) in known and int(layout) <= JOURNAL_LAYOUT):
+        raise StoreError(
+            f"journal {path}: expected schema version 1 to {SCHEMA_VERSION} and layout 1 to "
+            f"{JOURNAL_LAYOUT}, was {version or None} and {layout}; "
+            "use the AlphaPulse version that wrote it, or start a fresh run"
+        )
+    return int(layout) == JOURNAL_LAYOUT
+
+
+def upgrade(path: Path, *, timeout_s: float) -> None:
+    """Bring an older journal to today's layout: whole or not at all, and no row changes.
+
+    Raises sqlite3.Error if it cannot be written.
+    """
+    with closing(sqlite3.connect(path, timeout=timeout_s, isolation_level=None)) as db:
+        db.execute("BEGIN IMMEDIATE")
+        if require_layout(db, path):
+            return  # another process was first
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        steps = [_added(db, table) for table in ADDED]
+        edges = [sql for table, sql in _EDGES.items() if table in tables]
+        for script in (*steps, TABLES_SQL, *edges, VIEWS_SQL, _MARK, "COMMIT;"):
+            for statement in script.split(";\n"):  # `executescript` would commit before it began
+                db.execute(statement)
+
+
+def _added(db: sqlite3.Connection, table: str) -> str:
+    known = {column[1] for column in db.execute(f"PRAGMA table_info({table})")}
+    missing = {name: kind for name, kind in ADDED[table].items() if name not in known}
+    return "".join(f"ALTER TABLE {table} ADD COLUMN {n} {kind};\n" for n, kind in missing.items())
