@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class FeedbackActor:
         self._cursor = Cursor()
         self._at_ns = -1  # newest instant followed
         self._unsaved: list[Outcome] = []
+        self._unlabelled: list[dict[str, Any]] = []  # labels on their way to the history
         self._rounds = Rounds(home.registry_path)
         mine = [r for r in self._rounds.all(launch.run) if r.model == MODEL]
         self._scheduler = RoundScheduler(launch.settings.learning, levels=LEVELS, rounds=mine)
@@ -140,7 +141,7 @@ class FeedbackActor:
         """Start at the beginning of the history."""
         settings = self._launch.settings
         self._settlement = Settlement(cost_bps=settings.training.cost_bps)
-        self._cursor, self._unsaved = Cursor(), []
+        self._cursor, self._unsaved, self._unlabelled = Cursor(), [], []
         for round in self._rounds.all(self._launch.run):
             if round.state is RoundState.RUNNING and not round.job:
                 self._fail(round, "whoever began it ended before its job was submitted")
@@ -162,9 +163,7 @@ class FeedbackActor:
 
     async def _follow(self) -> bool:
         """Settle the next slice of the history and return whether there was one."""
-        if self._unsaved:
-            await self._history.settle(self._unsaved)
-            self._unsaved = []
+        await self._save()
         if not self._control.is_wanted("settlement"):
             return False
         found = await self._history.follow(self._cursor, limit=SLICE)
@@ -175,14 +174,22 @@ class FeedbackActor:
             await self._seed(first.event_ns if isinstance(first, PastDecision) else first.shown_ns)
         self._unsaved = list(self._settlement.take(found.events))
         self._cursor = found.cursor
-        if self._unsaved:
-            await self._history.settle(self._unsaved)
-            log.info("settled", outcomes=len(self._unsaved))
-            self._unsaved = []
+        self._unlabelled += map(asdict, self._settlement.labels())
+        await self._save()
         self._scheduler.offer(self._settlement.pivots())
         decided = [e.event_ns for e in found.events if isinstance(e, PastDecision)]
         self._at_ns = max(self._at_ns, *decided)
         return True
+
+    async def _save(self) -> None:
+        """Make durable what was settled, once again what an earlier try did not."""
+        if self._unsaved:
+            await self._history.settle(self._unsaved)
+            log.info("settled", outcomes=len(self._unsaved))
+            self._unsaved = []
+        if self._unlabelled:
+            await self._history.note("examples", self._unlabelled)
+            self._unlabelled = []
 
     async def _work(self) -> None:
         """Look after the running round, make a verdict live, begin what is due."""

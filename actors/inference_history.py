@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from actors.launch import Launch
 from alphapulse import logs
@@ -68,6 +68,10 @@ class InferenceHistoryActor:
     async def settle(self, outcomes: Sequence[Outcome]) -> int:
         """Make outcomes durable and return how many were new."""
         return await self._history.settle(outcomes)
+
+    async def note(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Make rows of a table beside the inferences durable and return how many were new."""
+        return await self._history.note(table, rows)
 
     async def follow(self, after: Cursor, limit: int) -> Followed:
         """Return what was appended after a cursor, in order, at most `limit` decisions."""

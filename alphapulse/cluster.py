@@ -211,6 +211,11 @@ class History(ActorProxy):
         count: int = await self._call("settle", list(outcomes))
         return count
 
+    async def note(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Make rows of a table beside the inferences durable and return how many were new."""
+        count: int = await self._call("note", table, list(rows))
+        return count
+
     async def follow(self, after: Cursor, *, limit: int) -> Followed:
         """Return what was appended after a cursor, in order, at most `limit` decisions."""
         followed: Followed = await self._call("follow", after, limit)

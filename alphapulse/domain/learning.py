@@ -75,6 +75,39 @@ class Outcome:
     result_short: float = NAN
 
 
+class LabelState(StrEnum):
+    """What became of an inference; one without a label is pending."""
+
+    RESOLVED = "resolved"
+    VOID = "void"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InferenceLabel:
+    """That nothing more will be answered of an inference: the row of an example.
+
+    Attributes:
+        event_ns: instant of the inference [ns UTC].
+        known_ns: instant from which the label was known [ns UTC].
+        version: of the definitions, OUTCOME_VERSION.
+        state: void if nothing of it was answered.
+        hit: share of its answers that were as said, NaN if none can be.
+        loss: mean log loss of what it said, NaN if it said nothing that was answered.
+        stratum: what it has in common with others, `symbol|model|action|answers|how it was left`.
+    """
+
+    inference_id: str
+    symbol: str
+    model: str
+    event_ns: int
+    known_ns: int
+    version: int
+    state: LabelState
+    hit: float
+    loss: float
+    stratum: str
+
+
 @dataclass(frozen=True, slots=True)
 class Cursor:
     """How far a reader has come in the journal of a run; the default is before everything.
@@ -123,6 +156,7 @@ class Inference:
     model: str
     version: str
     action: Action
+    confidence: float = NAN
     forecasts: tuple[Forecast, ...] = ()
 
 

@@ -55,6 +55,7 @@ class NextPivots:
         self.expected_ns: int | None = None
         self.num_waiting = 0
         self.num_void = 0
+        self._voided: list[tuple[str, int]] = []
 
     def seed(self, series: BarSeries) -> None:
         """Take the bars from before the run, oldest first; what they confirm answers nothing."""
@@ -73,6 +74,7 @@ class NextPivots:
     def closed(self, bar: ShownBar) -> tuple[list[Pivot], list[Outcome]]:
         """Take the next bar and return the pivots it confirms and the forecasts it answers."""
         if self.expected_ns not in (None, bar.open_ns):
+            self._voided += self._void()
             self.num_void += self.num_waiting
             self.num_waiting = 0
             self._waiting.clear()
@@ -82,6 +84,16 @@ class NextPivots:
             for pivot in pivots
             for waiting in self._answered(pivot, shown_ns=bar.shown_ns)
         ]
+
+    def voided(self) -> list[tuple[str, int]]:
+        """Return inference id and level of the forecasts that became void since the last call."""
+        found, self._voided = self._voided, []
+        return found
+
+    def _void(self) -> list[tuple[str, int]]:
+        # one that has its next pivot of one kind waits in the queue of the other alone
+        waiting = {(w.inference.id, w.forecast.level) for q in self._waiting.values() for w in q}
+        return sorted(waiting)
 
     def _update(
         self, open_ns: int, open: float, high: float, low: float, close: float

@@ -7,9 +7,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from alphapulse.domain.errors import InvalidRequest
-from alphapulse.domain.learning import Inference, Outcome, PastDecision, ShownBar
+from alphapulse.domain.learning import Inference, InferenceLabel, Outcome, PastDecision, ShownBar
 from alphapulse.domain.market import BarSeries, Pivot, Timeframe
 from alphapulse.learning.entries import Entries
+from alphapulse.learning.labels import ACTION, Labels
 from alphapulse.learning.next_pivots import NextPivots
 
 RISK = Timeframe.H1  # R, the risk of an entry, is one hourly volatility
@@ -46,6 +47,7 @@ class Settlement:
         self._first_ns: int | None = None
         self._now_ns = -1
         self._counts: Counter[str] = Counter()
+        self._labels = Labels()
         self._examples: set[str] = set()  # inferences with an answered forecast
 
     def seed(self, series: BarSeries) -> None:
@@ -72,6 +74,8 @@ class Settlement:
                 known += self._closed(event)
             else:
                 known += self._decided(event)
+        for outcome in known:
+            self._labels.answer(outcome)
         answered = [outcome for outcome in known if outcome.level > 0]
         self._examples |= {outcome.inference_id for outcome in answered}
         self._counts["settled_forecasts"] += len(answered)
@@ -86,6 +90,15 @@ class Settlement:
         """
         found, self._new_pivots = tuple(self._new_pivots), []
         return found
+
+    def labels(self) -> list[InferenceLabel]:
+        """Return the inferences labelled since the last call: answered, or never to be."""
+        return self._labels.take()
+
+    @property
+    def num_unlabelled(self) -> int:
+        """Return how many inferences may be answered yet."""
+        return self._labels.num_open
 
     @property
     def num_pending(self) -> dict[str, int]:
@@ -126,6 +139,8 @@ class Settlement:
             bar = replace(bar, shown_ns=self._now_ns)  # it came late: it proves nothing before
         self._now_ns = bar.shown_ns
         pivots, known = stream.closed(bar)
+        for inference_id, level in stream.voided():
+            self._labels.void(inference_id, (bar.timeframe, level), known_ns=bar.shown_ns)
         self._new_pivots += [pivot for pivot in pivots if pivot.confirm_ns >= self._first_ns]
         for (symbol, timeframe, _), entries in self._entries.items():
             if (symbol, timeframe) == (bar.symbol, bar.timeframe):
@@ -135,17 +150,22 @@ class Settlement:
     def _decided(self, decision: PastDecision) -> list[Outcome]:
         if decision.event_ns < self._now_ns:
             self._counts["late"] += 1
+            for inference in decision.inferences:
+                self._labels.wait(decision, inference, ())
             return []
         self._now_ns = decision.event_ns
         known: list[Outcome] = []
         for inference in decision.inferences:
-            known += self._act(decision, inference)
+            parts = {ACTION} if _is_priced(decision, RISK) else set()
             for forecast in inference.forecasts:
                 if _is_priced(decision, forecast.timeframe):
                     stream = self._stream(decision.symbol, forecast.timeframe)
                     stream.wait(decision, inference, forecast)
+                    parts.add((forecast.timeframe, forecast.level))
                 else:
                     self._counts["without_unit"] += 1
+            self._labels.wait(decision, inference, parts)
+            known += self._act(decision, inference)
         return known
 
     def _act(self, decision: PastDecision, inference: Inference) -> list[Outcome]:

@@ -299,7 +299,9 @@ def _streams_of(
 
 def prediction_of(row: Mapping[str, Any], forecasts: Sequence[Mapping[str, Any]]) -> Prediction:
     """Return the Prediction of a row of `inferences` and its rows of `predictions`."""
-    number = {k: _float(row[k]) for k in ("p_buy", "p_sell", "p_hold", "confidence", "utility_r")}
+    number = {
+        k: number_of(row[k]) for k in ("p_buy", "p_sell", "p_hold", "confidence", "utility_r")
+    }
     return Prediction(
         model=row["model"],
         version=row["version"],
@@ -316,7 +318,7 @@ def prediction_of(row: Mapping[str, Any], forecasts: Sequence[Mapping[str, Any]]
 def forecast_of(row: Mapping[str, Any]) -> Forecast:
     """Return the Forecast of a row of `predictions`."""
     number = {
-        k: _float(row[k])
+        k: number_of(row[k])
         for k in ("p_high", "p_low", "bars_ahead", "price", "move", "p_done", "confidence")
     }
     return Forecast(
@@ -327,5 +329,6 @@ def forecast_of(row: Mapping[str, Any]) -> Forecast:
     )
 
 
-def _float(value: float | None) -> float:
+def number_of(value: float | None) -> float:
+    """Return a stored number: null was NaN."""
     return float("nan") if value is None else value

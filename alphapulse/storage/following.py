@@ -12,7 +12,7 @@ from alphapulse.domain.inference import Action, Forecast, StreamRef
 from alphapulse.domain.learning import Cursor, Followed, Inference, PastDecision, ShownBar
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, Floats, Timeframe
 from alphapulse.features.rows import COLUMN, COLUMNS
-from alphapulse.storage.encoding import cells_of, forecast_of, streams_of
+from alphapulse.storage.encoding import cells_of, forecast_of, number_of, streams_of
 from alphapulse.storage.journal_reader import JournalReader
 
 # axes: N decision and timeframe · C column of `features.rows.COLUMNS`
@@ -25,7 +25,7 @@ _DECISIONS = """
   SELECT number, symbol, event_ns, streams, forming, forming_layout FROM decisions
   WHERE number > :after ORDER BY number LIMIT :limit"""
 _OUTPUTS = """
-  SELECT decision, model, lower(hex(id)), version, action FROM outputs
+  SELECT decision, model, lower(hex(id)), version, action, confidence FROM outputs
   WHERE decision > :after AND decision <= :to ORDER BY rowid"""
 _FORECASTS = f"""
   SELECT decision, model, {", ".join(_FORECAST)} FROM forecasts
@@ -110,10 +110,11 @@ def _inferences(journal: JournalReader, span: Mapping[str, int]) -> dict[int, li
     for decision, model, *row in journal.fetch(_FORECASTS, span):
         forecasts[decision, model].append(forecast_of(dict(zip(_FORECAST, row, strict=True))))
     found: dict[int, list[Inference]] = defaultdict(list)
-    for decision, model, id_, version, action in journal.fetch(_OUTPUTS, span):
+    for decision, model, id_, version, action, confidence in journal.fetch(_OUTPUTS, span):
         said = tuple(forecasts[decision, model])
         found[decision].append(Inference(
-            id=id_, model=model, version=version, action=Action(action), forecasts=said
+            id=id_, model=model, version=version, action=Action(action),
+            confidence=number_of(confidence), forecasts=said,
         ))  # fmt: skip
     return found
 
