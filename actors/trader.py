@@ -25,6 +25,7 @@ from alphapulse.domain.learning import Promotion
 from alphapulse.domain.trading import Quote
 from alphapulse.execution.engine import Engine
 from alphapulse.execution.ledger import Ledger
+from alphapulse.execution.order_links import OrderLinks
 from alphapulse.execution.recorder import Recorder
 from alphapulse.models.checkpoints import Registry, directory_of, load_checkpoint
 from alphapulse.models.versions import Versions
@@ -58,6 +59,7 @@ class TraderActor:
             max_pending=settings.storage.retry_records,
         )
         self._ledger = Ledger(ledger_path(launch), run=launch.run)
+        self._links = OrderLinks(self._ledger, self._history.note)
         self._versions = Versions(launch.checkpoints, self._ledger.promotions())
         self._desk = make_desk(launch.run, settings, ledger=self._ledger, quote=self._quote)
         self._engine = Engine(
@@ -89,7 +91,9 @@ class TraderActor:
             self._at_ns = point.event_ns
             outputs = list(await self._engine.step(point))
             after_ns = point.event_ns
+            self._links.follow(after_ns)
         await self._recorder.close(timeout_s=PATIENCE_S)
+        await self._links.close(after_ns)
         return await self.status()
 
     async def _go_on_after(self, after_ns: int) -> list[Prediction]:
