@@ -29,6 +29,7 @@ from alphapulse.learning.rounds import RoundScheduler, Start
 from alphapulse.models.rounds import Rounds
 from alphapulse.storage.control import Control
 from alphapulse.storage.home import Home
+from alphapulse.storage.notes import round_row
 from alphapulse.storage.run import now
 
 SLICE = 128  # decisions followed at once
@@ -60,6 +61,7 @@ class FeedbackActor:
         self._rounds = Rounds(home.registry_path)
         mine = [r for r in self._rounds.all(launch.run) if r.model == MODEL]
         self._scheduler = RoundScheduler(launch.settings.learning, levels=LEVELS, rounds=mine)
+        self._kept_verdicts: set[str] = set()  # ids of rows
         self._jobs = Jobs(launch)
         self._looked_at_s = 0.0
         self._closing = False
@@ -236,6 +238,16 @@ class FeedbackActor:
                 await self._require_alive(round)
             elif round.state is RoundState.PROMOTED and round.live_ns is None:
                 await self._make_live(round)
+        await self._keep_verdicts()
+
+    async def _keep_verdicts(self) -> None:
+        """Append every verdict to the history, and again what became of it; each once."""
+        rounds = self._rounds.all(self._launch.run)
+        ended = [round for round in rounds if round.state is not RoundState.RUNNING]
+        rows = {row["id"]: row for row in map(round_row, ended)}
+        if new := [row for id_, row in rows.items() if id_ not in self._kept_verdicts]:
+            await self._history.note("training_rounds", new)
+            self._kept_verdicts |= rows.keys()
 
     async def _require_alive(self, round: TrainingRound) -> None:
         ended = await self._jobs.ended(round.job)

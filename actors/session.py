@@ -21,10 +21,12 @@ from actors.market_shard import MarketShardActor
 from actors.resume import resume_point
 from actors.trader import TraderActor
 from alphapulse import cluster, logs
+from alphapulse.alerting import Watch
 from alphapulse.data.shards import dealt
 from alphapulse.domain.errors import AlphaPulseError, Unavailable
 
 POLL_S = 0.5  # between two looks at the trader
+WATCH_S = 5.0  # between two looks for what a person must know
 ROUND_S = 120.0  # how long the end of a recording waits for a running round
 GRAPH = "serve_apps.graph"  # by import path: roof folders do not import each other
 log = logs.get_logger("main")
@@ -86,6 +88,7 @@ class Session:
         trader = cluster.Trader()
         loop = asyncio.ensure_future(_result(self._trader))
         stopping = False
+        watching = asyncio.create_task(self._watch())
         while not loop.done():
             await asyncio.wait([loop], timeout=POLL_S)
             try:
@@ -102,7 +105,17 @@ class Session:
             if loop.done() and isinstance(loop.exception(), RayActorError):
                 log.warning("trader is being restarted")
                 loop = asyncio.ensure_future(_result(self._trader))
+        watching.cancel()
         await loop
+
+    async def _watch(self) -> None:
+        watch = Watch(self._launch.run, self._launch.settings)
+        while True:
+            try:
+                await watch.look()
+            except AlphaPulseError as error:  # an actor is being replaced, a disk is full
+                log.warning("no look for alerts", **logs.describe(error))
+            await asyncio.sleep(WATCH_S)
 
     async def end(
         self, *, say: Callable[[str], None], stop_asked: Callable[[], bool]

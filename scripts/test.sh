@@ -7,7 +7,6 @@ cd "$(dirname "$0")/.."
 pytest=(.venv/bin/python -m pytest)
 [ "$#" -eq 0 ] || exec "${pytest[@]}" "$@"
 
-set -m  # else what runs beside is deaf to interrupts, and so is all it starts
 log=$(mktemp)
 "${pytest[@]}" -m "not ray" >"$log" 2>&1 &
 others=$!

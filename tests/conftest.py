@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from hypothesis import settings
 
 settings.register_profile("shared", deadline=None)  # machines are shared and noisy
 settings.load_profile("shared")
+# A run in the background may be deaf to interrupts; what tests start and interrupt must not be.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SPOT_2024 = "binance-spot-2024-08"
 _NO_RECORDINGS = "needs the recordings (ALPHAPULSE_RECORDINGS)"

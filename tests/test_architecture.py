@@ -3,7 +3,7 @@
     floor 4   serve_apps/   experiments/   actors/   alphapulse/cli.py with commands/, client.py,
               analysing/, collecting.py and doctor.py
     floor 3   models/ data/ portfolio/ risk/ execution/ storage/ learning/ dashboard/ cluster.py
-              assembly.py (where rooms meet)
+              assembly.py and alerting.py (where rooms meet)
     floor 2   interfaces.py   features/   config.py   logs.py
     floor 1   domain/
 
@@ -31,6 +31,7 @@ FRONT = (
     "doctor",
 )  # what the command line does, apart from how it is typed
 STARTERS = ("alphapulse/commands/running.py", "actors/main.py")
+MEETINGS = ("alerting", "assembly")  # where rooms meet
 ROOMS = (
     "models", "data", "risk", "portfolio", "execution", "storage", "learning", "dashboard",
 )  # fmt: skip
@@ -80,7 +81,7 @@ def floor_of(home: str) -> int:
     """Return the floor of a part of the house; the package itself is ground that all stand on."""
     if home in (*ROOF, *FRONT):
         return 4
-    if home in (*ROOMS, "cluster", "assembly"):
+    if home in (*ROOMS, "cluster", *MEETINGS):
         return 3
     if home in ("interfaces", "features", "config", "logs"):
         return 2
@@ -167,7 +168,7 @@ def _inner_problem(here: str, there: str) -> str | None:
         return "imports go down; the roof is started by import path"
     if here == "interfaces" and floor_of(there) == 2:
         return "the promises stand on domain/ alone"
-    if here in ROOMS and there == "assembly":
+    if here in ROOMS and there in MEETINGS:
         return "rooms are put together, they do not know by whom"
     if floor_of(there) > floor_of(here):
         return f"imports go down, floor {floor_of(here)} to {floor_of(there)} goes up"

@@ -30,8 +30,8 @@ NAMES = {
         require_shape
     """,
     "alphapulse.domain.learning": """
-        Cursor Followed Inference LEVELS NAN OUTCOME_VERSION Outcome PastDecision Promotion
-        RoundState ShownBar TrainingRound
+        Cursor Followed Inference InferenceLabel LEVELS LabelState NAN OUTCOME_VERSION Outcome
+        PastDecision Promotion RoundState ShownBar TrainingRound
     """,
     "alphapulse.domain.market": """
         Bar BarFlag BarSeries BookDelta Bools FeedGap Flags Floats Instrument Ints LOTS Mark

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 
 from alphapulse.domain.quality import Explanation
+from alphapulse.domain.status import Alert
 
 
 class StoreCode(StrEnum):
@@ -26,3 +27,21 @@ EXPLAINED: Mapping[StoreCode, Explanation] = {
         "see the newest error in `alphapulse errors` for the disk; decisions go on and are flagged",
     ),
 }
+
+
+def store_alerts(store: Mapping[str, int], *, event_ns: int) -> list[Alert]:
+    """Return what a person must know of the history.
+
+    Args:
+        store: what `InferenceHistory.counters` says.
+        event_ns: newest decision instant [ns UTC].
+    """
+    states = {
+        StoreCode.STORE_FAILING: (store["journal_down"], f"{store['failures']} calls failed"),
+        StoreCode.LAKE_BEHIND: (store["lake_down"], f"{store['unbatched']} inferences wait"),
+    }
+    return [
+        Alert(code, f"{told}: {EXPLAINED[code].cause}", EXPLAINED[code].remedy, event_ns)
+        for code, (holds, told) in states.items()
+        if holds
+    ]

@@ -26,6 +26,16 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_BATCH_DECISIONS = 10_000  # bounds the memory of one commit after the lake was away for long
+COUNTED = (
+    "appended",
+    "repeated",
+    "settled",
+    "noted",
+    "commits",
+    "failures",
+    "journal_down",
+    "lake_down",
+)  # the last two are 1 from a failure until it works again
 _T = TypeVar("_T")
 
 
@@ -59,9 +69,7 @@ class InferenceHistory(InferenceStore):
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="lake")
         # Followed beside it too: settlement may be far behind.
         self._trail = JournalReader(run.journal_path) if run else None
-        self._counters = {
-            "appended": 0, "repeated": 0, "settled": 0, "noted": 0, "commits": 0, "failures": 0,
-        }  # fmt: skip
+        self._counters = dict.fromkeys(COUNTED, 0)
         counts = self._journal.counts() if self._journal else {}
         is_waiting = counts.get("unbatched") or counts.get("unbatched_rest")
         self._waiting_since = time.monotonic() if is_waiting else None
@@ -217,8 +225,12 @@ class InferenceHistory(InferenceStore):
         return commits
 
     async def _on(self, worker: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+        down = "journal_down" if worker is self._writer else "lake_down"
         try:
-            return await asyncio.get_running_loop().run_in_executor(worker, work)
+            done = await asyncio.get_running_loop().run_in_executor(worker, work)
         except StoreError:
             self._counters["failures"] += 1
+            self._counters[down] = 1
             raise
+        self._counters[down] = 0
+        return done

@@ -12,6 +12,7 @@ from alphapulse.config import load_settings
 from alphapulse.execution.ledger_reader import LedgerReader
 from alphapulse.interfaces import Query
 from alphapulse.storage.history import InferenceHistory
+from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home
 
 WALL_CLOCK = ["decided_at_ns"]
@@ -23,6 +24,15 @@ def rows_of(home: Path, table: str = "inferences") -> pd.DataFrame:
     frame = asyncio.run(history.query(Query(table=table)))
     history.close()
     return frame.drop(columns=[c for c in WALL_CLOCK if c in frame])
+
+
+def noted(home: Path, table: str) -> list[dict[str, Any]]:
+    """Return every row of a table that is kept beside the inferences, in journal and lake."""
+    lake_uri = load_settings(home, environ={}).storage.lake_uri or str(home / "lake")
+    reader = HistoryReader(runs=home / "runs", lake_uri=lake_uri)
+    found: list[dict[str, Any]] = reader.find(table, "TRUE", []).to_pylist()
+    reader.close()
+    return found
 
 
 def ledger_of(home: Path, number: int = 1) -> LedgerReader:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import EAGER, UpProcess, num_decisions
-from tests.cluster.rows import ledger_of, traded
+from tests.cluster.rows import ledger_of, noted, traded
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 TIGHT = {**EAGER, "ALPHAPULSE__RISK__MAX_DRAWDOWN_PCT": "0.01"}
@@ -56,5 +56,8 @@ def test_drawdown_halts_trading_until_a_person_resumes_also_over_a_restart(
     assert entries(home) <= entered + 1, "the step in flight may have entered, no later one"
     code, summary, err = second.interrupt()
     assert summary["errors"] == 0, err
+    sent = {o["id"] for o in traded(ledger_of(home))["orders"] if o["state"] != "refused"}
+    assert sorted(row["order_id"] for row in noted(home, "orders")) == sorted(sent)
+    assert "TradingHalted" in {row["code"] for row in noted(home, "alerts")}
     halts = ledger_of(home).halts()
     assert (halts[0].clear_reason, halts[0].cleared_ns is not None) == ("looked into it", True)

@@ -18,7 +18,7 @@ from alphapulse.models.checkpoints import Registry, directory_of, load_checkpoin
 from alphapulse.models.rounds import Rounds
 from tests.browser.browser import open_page, wait_until_drawn
 from tests.cluster.conftest import EAGER, UpProcess
-from tests.cluster.rows import ledger_of, rows_of, traded
+from tests.cluster.rows import ledger_of, noted, rows_of, traded
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 Learned = tuple[Path, dict[str, Any]]
@@ -86,6 +86,24 @@ def test_no_row_was_learned_from_before_its_answer_was_known(learned: Learned) -
             until_ns = load_checkpoint(place).layout["trained"]["until_ns"]
             compared = outcomes[(outcomes["model"] == "cnn") & (outcomes["event_ns"] >= until_ns)]
             assert round.num_compared <= compared["inference_id"].nunique()
+
+
+def test_verdicts_and_labels_are_kept_beside_the_inferences(learned: Learned) -> None:
+    home, _ = learned
+
+    kept = {row["event_ns"]: row for row in noted(home, "training_rounds")}
+    labels = noted(home, "examples")
+
+    assert [kept[r.confirm_ns]["state"] for r in rounds_of(learned)] == [
+        r.state.value for r in rounds_of(learned)
+    ]
+    ids = [row["inference_id"] for row in labels]
+    assert len(ids) == len(set(ids)) > 100
+    assert set(ids) <= set(rows_of(home)["id"])
+    answered = rows_of(home, "outcomes").groupby("inference_id")["known_ns"].max()
+    for row in labels:
+        if row["inference_id"] in answered:
+            assert row["known_ns"] >= answered[row["inference_id"]]
 
 
 def test_page_opened_closed_and_killed_while_it_learned_changed_no_row(
