@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,9 +16,10 @@ from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.interfaces import InferenceStore, Query
 from alphapulse.storage.following import follow
+from alphapulse.storage.group_commit import GroupCommit
 from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home, Run
-from alphapulse.storage.journal import Journal
+from alphapulse.storage.journal import Journal, Write
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake
 
@@ -67,6 +68,7 @@ class InferenceHistory(InferenceStore):
         self._gauge = JournalReader(run.journal_path) if run else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="lake")
+        self._group = GroupCommit(self._journal, self._writer) if self._journal else None
         # Followed beside it too: settlement may be far behind.
         self._trail = JournalReader(run.journal_path) if run else None
         self._counters = dict.fromkeys(COUNTED, 0)
@@ -79,7 +81,7 @@ class InferenceHistory(InferenceStore):
 
         Raises StoreError if nothing of the call was stored; the same call may be made again.
         """
-        new = await self._on(self._writer, partial(self._own().append, records))
+        new = await self._write(partial(self._own().appending, records))
         self._counters["appended"] += new
         self._counters["repeated"] += len(records) - new
         if new and self._waiting_since is None:
@@ -167,7 +169,7 @@ class InferenceHistory(InferenceStore):
 
         Raises StoreError if nothing of the call was stored; the same call may be made again.
         """
-        new = await self._on(self._writer, partial(self._own().settle, outcomes))
+        new = await self._write(partial(self._own().settling, outcomes))
         self._counters["settled"] += new
         if new and self._waiting_since is None:
             self._waiting_since = time.monotonic()
@@ -180,7 +182,7 @@ class InferenceHistory(InferenceStore):
         `schema_version`, which the journal knows. Raises StoreError if nothing of the call was
         stored; the same call may be made again.
         """
-        new = await self._on(self._writer, partial(self._own().note, table, rows))
+        new = await self._write(partial(self._own().noting, table, rows))
         self._counters["noted"] += new
         if new and self._waiting_since is None:
             self._waiting_since = time.monotonic()
@@ -224,10 +226,18 @@ class InferenceHistory(InferenceStore):
                 break
         return commits
 
+    async def _write(self, prepare: Callable[[], Write]) -> int:
+        self._own()
+        assert self._group is not None
+        return await self._watched("journal_down", self._group.write(prepare))
+
     async def _on(self, worker: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
         down = "journal_down" if worker is self._writer else "lake_down"
+        return await self._watched(down, asyncio.get_running_loop().run_in_executor(worker, work))
+
+    async def _watched(self, down: str, work: Awaitable[_T]) -> _T:
         try:
-            done = await asyncio.get_running_loop().run_in_executor(worker, work)
+            done = await work
         except StoreError:
             self._counters["failures"] += 1
             self._counters[down] = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,8 +27,9 @@ from alphapulse.storage.journal_reader import (
     closing_on_error,
     newest_number,
 )
-from alphapulse.storage.tables import NUM_VALUES, NUMBERED, note_columns
+from alphapulse.storage.tables import NUM_VALUES, NUMBERED
 
+Write = Callable[[sqlite3.Connection], int]  # part of a transaction; returns how much was new
 PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 
 
@@ -50,36 +51,44 @@ class Journal(JournalReader):
 
         Raises StoreError if nothing of them was stored.
         """
+        return self.write([self.appending(records)])[0]
+
+    def write(self, works: Sequence[Write]) -> list[int]:
+        """Do all of `works` in one transaction and return what each of them returns.
+
+        Raises StoreError if nothing of them was stored.
+        """
+        with self._transaction() as db:
+            return [work(db) for work in works]
+
+    def appending(self, records: Sequence[DecisionRecord]) -> Write:
+        """Return the work of an append; raises StoreError if it cannot be done."""
         self._require_own(records)
         encoded = [encode(record) for record in records]
-        with self._transaction() as db:
-            return sum(_insert(db, record) for record in encoded)
+        return lambda db: sum(_insert(db, record) for record in encoded)
 
     def settle(self, outcomes: Sequence[Outcome]) -> int:
         """Make `outcomes` durable in one transaction and return how many were new.
 
         Raises StoreError if nothing of them was stored.
         """
+        return self.write([self.settling(outcomes)])[0]
+
+    def settling(self, outcomes: Sequence[Outcome]) -> Write:
+        """Return the work of a settle; raises StoreError if it cannot be done."""
         self._require_own(outcomes)
-        encoded = [encode_outcome(outcome) for outcome in outcomes]
-        with self._transaction() as db:
-            return sum(
-                db.execute(f"{_into('settled')} ON CONFLICT DO NOTHING", (None, *row)).rowcount
-                for row in encoded
-            )
+        return _inserting("settled", [encode_outcome(outcome) for outcome in outcomes])
 
     def note(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
         """Make rows of one of the `NOTES` durable in one transaction and return how many were new.
 
         Raises StoreError if nothing of them was stored.
         """
-        encoded = [encode_note(table, row) for row in rows]
-        into = f"noted_{table} VALUES (?{', ?' * len(note_columns(table))})"
-        with self._transaction() as db:
-            return sum(
-                db.execute(f"INSERT INTO {into} ON CONFLICT DO NOTHING", (None, *row)).rowcount
-                for row in encoded
-            )
+        return self.write([self.noting(table, rows)])[0]
+
+    def noting(self, table: str, rows: Sequence[Mapping[str, Any]]) -> Write:
+        """Return the work of a note; raises StoreError if it cannot be done."""
+        return _inserting(f"noted_{table}", [encode_note(table, row) for row in rows])
 
     def name_batch(self, *, max_decisions: int) -> Batch | None:
         """Name what is in no batch as the next one, oldest decisions first; None if all is in one.
@@ -147,6 +156,11 @@ def _next_batch(db: sqlite3.Connection, max_decisions: int) -> Batch:
     to = {series: newest_number(db, series) for series in NUMBERED}
     to["decision"] = min(to["decision"], after["decision"] + max_decisions)
     return Batch(number + 1, after, to)
+
+
+def _inserting(table: str, rows: Sequence[Sequence[Any]]) -> Write:
+    into = f"{_into(table)} ON CONFLICT DO NOTHING"
+    return lambda db: sum(db.execute(into, (None, *row)).rowcount for row in rows)
 
 
 def _insert(db: sqlite3.Connection, record: EncodedRecord) -> int:

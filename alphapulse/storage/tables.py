@@ -277,4 +277,11 @@ CREATE VIEW outcomes AS SELECT
 """
     + "".join(map(_note_view_sql, NOTES))
 )
-NUM_VALUES = {"decisions": 35, "outputs": 12, "forecasts": 12, "closed_rows": 7, "settled": 21}
+NUM_VALUES = {
+    "decisions": 35,
+    "outputs": 12,
+    "forecasts": 12,
+    "closed_rows": 7,
+    "settled": 21,
+    **{f"noted_{table}": len(note_columns(table)) for table in NOTES},
+}
