@@ -14,6 +14,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, Prediction
 from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.interfaces import Query
+from alphapulse.storage.batch_report import BatchTotals
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
 
@@ -35,6 +36,7 @@ class InferenceHistoryActor:
         self._history = InferenceHistory(
             home, run=home.run(launch.run_number), settings=launch.settings.storage
         )
+        self._batches = BatchTotals()
         self._batch: asyncio.Task[int] | None = None
 
     async def append(self, records: Sequence[DecisionRecord]) -> int:
@@ -78,9 +80,12 @@ class InferenceHistoryActor:
         return await self._history.follow(after, limit)
 
     async def flush(self) -> int:
-        """Move what waits to the lake; after a failure (logged) it stays in the journal."""
+        """Move what waits to the lake and return the number of batches.
+
+        After a failure (logged) it stays in the journal.
+        """
         try:
-            return await self._history.flush()
+            reports = await self._history.flush()
         except StoreError as error:
             log.error(
                 "batch not moved",
@@ -88,6 +93,15 @@ class InferenceHistoryActor:
                 remedy="the rows stay in the journal and go with the next batch; see its disk",
             )
             return 0
+        for report in reports:
+            self._batches.take(report)
+            bytes = self._history.counters()["journal_bytes"]
+            log.info("batch moved", journal_bytes=bytes, **report.plain())
+        return len(reports)
+
+    async def metrics(self) -> Mapping[str, Any]:
+        """Return the counters, and what the batches of this process held."""
+        return {"counters": self._history.counters(), "batches": self._batches.plain()}
 
     async def end(self, ended_ns: int) -> None:
         """Write down that the source of the run has ended."""

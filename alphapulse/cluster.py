@@ -222,9 +222,14 @@ class History(ActorProxy):
         return followed
 
     async def flush(self) -> int:
-        """Move what the journal holds to the lake and return the number of commits."""
+        """Move what the journal holds to the lake and return the number of batches."""
         count: int = await self._call("flush")
         return count
+
+    async def metrics(self) -> Mapping[str, Any]:
+        """Return counters, and what the batches to the lake held."""
+        metrics: Mapping[str, Any] = await self._call("metrics")
+        return metrics
 
     async def end(self, ended_ns: int) -> None:
         """Write down that the source of the run ended at `ended_ns` [ns UTC]."""

@@ -15,7 +15,7 @@ from alphapulse.storage.control import Control
 from alphapulse.storage.home import Home
 from serve_apps.doors import Doors, open_doors
 from serve_apps.problems import PREFIX, answer_faults
-from serve_apps.routes import alerts, inference, learning, market, trading
+from serve_apps.routes import alerts, inference, learning, market, metrics, trading
 from serve_apps.routes import cluster as cluster_routes
 
 api = FastAPI(
@@ -26,7 +26,7 @@ api = FastAPI(
     redoc_url=None,
 )
 answer_faults(api)
-for part in (cluster_routes, market, inference, trading, alerts, learning):
+for part in (cluster_routes, market, inference, trading, alerts, learning, metrics):
     api.include_router(part.router, prefix=PREFIX)
 
 

@@ -42,6 +42,35 @@ class BatchReport:
         return asdict(self)
 
 
+class BatchTotals:
+    """Adds up the batches of one process; of completeness and lag it keeps the newest."""
+
+    def __init__(self) -> None:
+        self._num = 0
+        self._rows: Counter[str] = Counter()
+        self._validation: Counter[str] = Counter()
+        self._completeness: Mapping[str, float] = {}
+        self._lag_s = 0.0
+
+    def take(self, report: BatchReport) -> None:
+        """Take one more batch."""
+        self._num += 1
+        self._rows.update(report.rows)
+        self._validation.update(report.validation)
+        self._completeness = report.completeness or self._completeness
+        self._lag_s = report.lag_s
+
+    def plain(self) -> dict[str, Any]:
+        """Return the totals as plain values, named as in BatchReport."""
+        return {
+            "num": self._num,
+            "rows": dict(self._rows),
+            "validation": dict(self._validation),
+            "completeness": dict(self._completeness),
+            "lag_s": self._lag_s,
+        }
+
+
 def report_of(journal: JournalReader, batch: Batch) -> BatchReport:
     """Return what is in a batch of `journal`; raises StoreError if it cannot be read."""
     after, to = batch.span("inferences")

@@ -15,6 +15,7 @@ from alphapulse.domain.inference import DecisionRecord, Prediction
 from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.interfaces import InferenceStore, Query
+from alphapulse.storage.batch_report import BatchReport, report_of
 from alphapulse.storage.following import follow
 from alphapulse.storage.group_commit import GroupCommit
 from alphapulse.storage.history_reader import HistoryReader
@@ -75,6 +76,8 @@ class InferenceHistory(InferenceStore):
         counts = self._journal.counts() if self._journal else {}
         is_waiting = counts.get("unbatched") or counts.get("unbatched_rest")
         self._waiting_since = time.monotonic() if is_waiting else None
+        named = self._journal.batches() if self._journal else []
+        self._reported = max((batch.number for batch in named), default=0)
 
     async def append(self, records: Sequence[DecisionRecord]) -> int:
         """Make the records durable and return how many were new; the others change nothing.
@@ -95,19 +98,17 @@ class InferenceHistory(InferenceStore):
         is_old = time.monotonic() - self._waiting_since >= self._settings.flush_s
         return is_old or self._gauge.counts()["unbatched"] >= self._settings.flush_rows
 
-    async def flush(self) -> int:
-        """Move to the lake what it does not hold yet and return how many commits that took.
+    async def flush(self) -> list[BatchReport]:
+        """Move to the lake what it does not hold yet and return what was in each new batch.
 
         Raises StoreError if the lake does not take it; the next call tries again.
         """
         self._waiting_since = None
         try:
-            commits = await self._on(self._flusher, self._flush)
+            return await self._on(self._flusher, self._flush)
         except StoreError:
             self._waiting_since = time.monotonic()
             raise
-        self._counters["commits"] += commits
-        return commits
 
     async def query(self, query: Query) -> pd.DataFrame:
         """Return the rows asked for, ordered by (event_ns, symbol, model, ...), each once."""
@@ -214,17 +215,20 @@ class InferenceHistory(InferenceStore):
             )
         return self._journal
 
-    def _flush(self) -> int:
+    def _flush(self) -> list[BatchReport]:
         journal = self._own()
-        commits = self._lake.take(
-            journal, writer=journal.name()
-        )  # what an interrupted flush left behind
+        self._take(journal)  # what an interrupted flush left behind
         newest = journal.counts()["decisions"]  # what comes while this runs waits for the next call
         while batch := journal.name_batch(max_decisions=MAX_BATCH_DECISIONS):
-            commits += self._lake.take(journal, writer=journal.name())
+            self._take(journal)
             if batch.to["decision"] >= newest:
                 break
-        return commits
+        moved = journal.batches(after=self._reported)
+        self._reported = max((batch.number for batch in moved), default=self._reported)
+        return [report_of(journal, batch) for batch in moved]
+
+    def _take(self, journal: Journal) -> None:
+        self._counters["commits"] += self._lake.take(journal, writer=journal.name())
 
     async def _write(self, prepare: Callable[[], Write]) -> int:
         self._own()

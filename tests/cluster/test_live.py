@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from alphapulse.config import load_settings
 from alphapulse.domain.market import SECOND_NS
@@ -27,7 +28,7 @@ SYMBOLS = ("BTC/USDT", "ETH/USDT")
 ROUTES = (
     *("health", "ready", "status", "snapshot", "thresholds", "processes", "processes/audit"),
     *("orders", "fills", "equity", "positions", "risk", "alerts", "errors", "config"),
-    *("models", "training", "outcomes", "accuracy", "decisions", "inferences"),
+    *("models", "training", "outcomes", "accuracy", "decisions", "inferences", "metrics"),
 )
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -103,6 +104,17 @@ def test_people_use_the_api_with_the_token_and_are_told_what_is_wrong(live: UpPr
         assert decided.json()["action"] in ("buy", "sell", "hold"), decided.text
     assert len(live.get("decisions?symbol=ETH/USDT&limit=2").json()) == 2
     assert len(live.get("inferences?model=cnn&timeframe=1m&limit=3").json()) == 3
+
+    told = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(live.get("metrics").text)
+        for sample in family.samples
+    }
+    stored = live.get("status").json()["store"]
+    assert told["alphapulse_decisions_total", "ETH/USDT", "hold"] > 0
+    assert 0 < told["alphapulse_history_appended_total",] <= stored["appended"]
+    assert told["alphapulse_history_journal_bytes",] > 0
+    assert told["alphapulse_records_lost_total",] == 0
 
     refused = live.get("candles?symbol=DOGE/USDT&timeframe=1m")
     assert refused.status_code == 422

@@ -185,7 +185,7 @@ def test_a_lake_out_of_reach_leaves_appends_and_queries_working(home: Home, run:
     asyncio.run(history.append([record(1, run=run.id)]))
     lake.unlink()
 
-    assert asyncio.run(history.flush()) > 0
+    assert [report.number for report in asyncio.run(history.flush())] == [1, 2]
     assert len(ask(history, Query())) == 6
     assert history.counters()["failures"] == 1
     history.close()
@@ -246,7 +246,7 @@ def test_outcomes_alone_make_a_flush_due(history: InferenceHistory, home: Home, 
     impatient = InferenceHistory(home, run=run, settings=Storage(flush_s=0.0))
 
     assert (before, impatient.flush_due()) == (0, True)
-    assert asyncio.run(impatient.flush()) == 1
+    assert [report.rows for report in asyncio.run(impatient.flush())] == [{"outcomes": 1}]
     assert not impatient.flush_due()
     impatient.close()
 
