@@ -111,7 +111,7 @@ def test_people_use_the_api_with_the_token_and_are_told_what_is_wrong(live: UpPr
         for sample in family.samples
     }
     stored = live.get("status").json()["store"]
-    assert told["alphapulse_decisions_total", "ETH/USDT", "hold"] > 0
+    assert told["alphapulse_decisions_total", "hold", "ETH/USDT"] > 0
     assert 0 < told["alphapulse_history_appended_total",] <= stored["appended"]
     assert told["alphapulse_history_journal_bytes",] > 0
     assert told["alphapulse_records_lost_total",] == 0
