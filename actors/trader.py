@@ -26,11 +26,14 @@ from alphapulse.domain.trading import Quote
 from alphapulse.execution.engine import Engine
 from alphapulse.execution.ledger import Ledger
 from alphapulse.execution.order_links import OrderLinks
+from alphapulse.execution.outages import Told
 from alphapulse.execution.recorder import Recorder
 from alphapulse.models.checkpoints import Registry, directory_of, load_checkpoint
 from alphapulse.models.versions import Versions
+from alphapulse.storage.alerts import alert_of
 from alphapulse.storage.control import Control
 from alphapulse.storage.home import Home
+from alphapulse.storage.notes import alert_row
 from alphapulse.storage.spill import Spill
 
 RETRY_S = 0.2  # between two tries of a call whose process is being replaced
@@ -62,6 +65,7 @@ class TraderActor:
             max_pending=settings.storage.retry_records,
             spill=Spill.of(Home(home).run(launch.run_number), settings.storage),
             spill_after_s=settings.storage.spill_after_s,
+            note=self._tell,
         )
         self._ledger = Ledger(ledger_path(launch), run=launch.run)
         self._links = OrderLinks(self._ledger, self._history.note)
@@ -218,6 +222,8 @@ class TraderActor:
             return self._desk.risk(self._launch.settings.risk)
         if what == "positions":
             return self._desk.positions()
+        if what == "records":
+            return self._recorder.counters()
         return getattr(self._ledger, what)(**arguments)
 
     async def stop(self) -> None:
@@ -236,6 +242,11 @@ class TraderActor:
     async def _act(self, point: DecisionPoint, decisions: Sequence[Decision], stored: bool) -> None:
         entries = self._control.is_wanted("trader")
         await self._desk.act(point, decisions, stored=stored, entries=entries)
+
+    async def _tell(self, happened: Sequence[Told]) -> None:
+        """Keep what an outage of the store did to records."""
+        rows = [alert_row(alert_of(*told), self._launch.run) for told in happened]
+        await self._history.note("alerts", rows)
 
     async def _quote(self, symbol: str, at_ns: int) -> Quote | None:
         quote: Quote | None = await _patiently(

@@ -9,26 +9,15 @@ from dataclasses import dataclass
 
 from alphapulse.domain.errors import AlphaPulseError
 from alphapulse.domain.inference import DecisionRecord
-from alphapulse.domain.status import Alert
-from alphapulse.execution.waiting import NoSpill, Spill, Waiting, ids_of
+from alphapulse.execution.outages import Note, Outages, to_nobody
+from alphapulse.execution.waiting import NoSpill, Spill, Waiting
 from alphapulse.logs import describe, get_logger
 
 log = get_logger("execution")
 RETRY_S = 0.25  # between two tries while the store does not answer
 SLOW_SHARE = 0.5  # of `timeout_s`: an append that took longer makes the next decisions not wait
-GIVE_UP_S = 60.0  # after which an append without an answer is made again
 TELL_S = 30.0  # between two log lines about the same failure
-LOST_REMEDY = (
-    "on a recording, `alphapulse up --fresh` makes the decisions anew; live they are gone: "
-    "give the spill room (storage.spill_mb) on another disk (storage.spill_dir)"
-)
-FAILING_REMEDY = "nothing: all is stored that is not reported lost; see docs/failures.md"
 Append = Callable[[Sequence[DecisionRecord]], Awaitable[int]]
-Note = Callable[[Sequence[Alert]], Awaitable[object]]
-
-
-async def _to_nobody(alerts: Sequence[Alert]) -> None:
-    """Take alerts where no store keeps them; their log lines are there."""
 
 
 @dataclass(slots=True)
@@ -66,7 +55,8 @@ class Recorder:
         max_pending: int,
         spill: Spill | None = None,
         spill_after_s: float = 2.0,
-        note: Note = _to_nobody,
+        give_up_s: float = 60.0,
+        note: Note = to_nobody,
     ) -> None:
         """Keep where records go.
 
@@ -76,20 +66,23 @@ class Recorder:
             max_pending: records kept in memory; from half of it on they are spilled.
             spill: takes records the store does not; None where the process keeps no such file.
             spill_after_s: how long the store may fail before all that waits is spilled.
+            give_up_s: after which an append without an answer is made again.
             note: keeps what happened, once the store answers again.
         """
         self._append = append
         self._timeout_s = timeout_s
         self._spill_after_s = spill_after_s
-        self._note = note
-        self._waiting = Waiting(spill or NoSpill(), max_records=max_pending)
+        self._give_up_s = give_up_s
+        self._outages = Outages(note)
+        self._waiting = Waiting(
+            spill or NoSpill(), max_records=max_pending, lose=self._outages.lose
+        )
         self._sent: _Sent | None = None
         self._worker: asyncio.Task[None] | None = None
         self._failing_since_s: float | None = None
         self._is_slow = False
         self._has_looked = False  # for what an earlier process left
         self._told = ("", 0.0)  # the failure logged last, and when
-        self._outage: list[int] = []  # instants flagged since the store answered last: first, last
         self.flagged = 0
         self._recovered = 0
 
@@ -101,7 +94,7 @@ class Recorder:
     @property
     def lost(self) -> int:
         """Return how many records neither store nor memory nor spill could hold."""
-        return self._waiting.lost
+        return self._outages.lost
 
     def counters(self) -> dict[str, int]:
         """Return what became of the records that were not durable at once.
@@ -143,8 +136,7 @@ class Recorder:
         else:
             self._waiting.add(records)
         self.flagged += len(records)
-        instants = [record.decision.event_ns for record in records]
-        self._outage = [min([*self._outage, *instants]), max([*self._outage, *instants])]
+        self._outages.flag(records)
         self._go_on()
         return False
 
@@ -212,12 +204,12 @@ class Recorder:
                     await self._hold()
             self._failing_since_s = None
             log.info("store answers again", **self.counters())
-            await self._note_outage()
+            await self._outages.tell(self.counters())
 
     async def _heard(self, sent: _Sent) -> bool:
         """Return whether a batch was stored, within a moment."""
         await asyncio.wait([sent.task], timeout=RETRY_S)
-        if not sent.task.done() and time.monotonic() - sent.since_s < GIVE_UP_S:
+        if not sent.task.done() and time.monotonic() - sent.since_s < self._give_up_s:
             return False
         stored = not sent.task.cancel() and sent.task.result()
         self._sent = None
@@ -251,28 +243,3 @@ class Recorder:
             remedy="decisions go on, their records are kept in memory and in the spill; "
             "see `alphapulse doctor` for the disk and the store",
         )
-
-    async def _note_outage(self) -> None:
-        """Store what happened where people look later; what is not kept goes with the next."""
-        lost, outage = self._waiting.unsaid, self._outage
-        alerts = [
-            Alert(
-                "RecordsLost",
-                f"{symbol} at {event_ns}: inferences {', '.join(ids_of((run, symbol, event_ns)))}",
-                LOST_REMEDY,
-                event_ns,
-            )
-            for run, symbol, event_ns in lost
-        ]
-        if outage:
-            counts = ", ".join(f"{name} {count}" for name, count in self.counters().items())
-            told = f"the store did not take the decisions from {outage[0]} to {outage[1]}: {counts}"
-            alerts.append(Alert("StoreFailing", told, FAILING_REMEDY, outage[1]))
-        if not alerts:
-            return
-        try:
-            await self._note(alerts)
-        except AlphaPulseError as error:
-            log.warning("alerts not stored", **describe(error))
-        else:
-            self._waiting.unsaid, self._outage = [], []

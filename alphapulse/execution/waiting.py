@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Protocol
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.domain.inference import MODELS, DecisionRecord, inference_id, trace_id
+from alphapulse.domain.inference import DecisionRecord
+from alphapulse.execution.outages import Key, key_of, report_lost
 from alphapulse.logs import get_logger
 
 CHUNK = 50  # records that move in one piece
 MAX_READS = 20  # times in a row the spill may fail to be read before what is in it is given up
-Key = tuple[str, str, int]  # run, symbol, decision instant [ns UTC]: what names a record
 log = get_logger("execution")
 
 
@@ -59,13 +59,16 @@ class Waiting:
     So a kill takes the newest ones only, and those are made again.
 
     Attributes:
-        lost: number of records that neither memory nor spill could hold.
         repeated: number of records made again while they were in the spill; they are one there.
-        unsaid: the lost ones no alert has named yet.
     """
 
-    def __init__(self, spill: Spill, *, max_records: int) -> None:
-        """Keep at most `max_records` in memory, beside those on their way to store or spill."""
+    def __init__(
+        self, spill: Spill, *, max_records: int, lose: Callable[[Sequence[Key], str], None]
+    ) -> None:
+        """Keep at most `max_records` in memory, beside those on their way to store or spill.
+
+        `lose` is told which records nothing could hold, and why.
+        """
         self._spill = spill
         self._max_records = max_records
         self._memory: deque[DecisionRecord] = deque()
@@ -73,8 +76,8 @@ class Waiting:
         self._sending = self._spilling = 0  # of the oldest in memory, on their way
         self._num_failed_reads = 0
         self._failure = ""  # of the spill, already logged
-        self.lost = self.repeated = 0
-        self.unsaid: list[Key] = []
+        self._lose = lose
+        self.repeated = 0
 
     def __len__(self) -> int:
         return len(self._memory) + len(self._spilled)
@@ -127,13 +130,12 @@ class Waiting:
 
     async def settle(self, batch: Sequence[DecisionRecord], *, stored: bool) -> None:
         """Forget a batch the store has taken; keep one it has not."""
+        if stored:
+            keys = dict.fromkeys(map(key_of, batch))
+            await self._forget([key for key in keys if key in self._spilled])
+            while self._memory and key_of(self._memory[0]) in keys:
+                self._memory.popleft()
         self._sending = 0
-        if not stored:
-            return
-        keys = dict.fromkeys(map(key_of, batch))
-        while self._memory and key_of(self._memory[0]) in keys:
-            self._memory.popleft()
-        await self._forget([key for key in keys if key in self._spilled])
 
     async def spill(self) -> None:
         """Move what is in memory to the spill, as far as it takes it."""
@@ -158,7 +160,7 @@ class Waiting:
     def report_left(self) -> None:
         """Say by its ids which record is in memory alone when the process ends."""
         for record in self._memory:
-            _say(key_of(record), "neither store nor spill took it in time")
+            report_lost(key_of(record), "neither store nor spill took it in time")
 
     async def _read(self, keys: Sequence[Key]) -> list[DecisionRecord]:
         """Return the records of `keys` that can be read; the damaged ones are lost, with a word."""
@@ -168,32 +170,26 @@ class Waiting:
             self._tell("spill not read", error)
             self._num_failed_reads += 1
             if self._num_failed_reads == MAX_READS:
-                self._lose(list(self._spilled), f"the spill cannot be read: {error}")
-                self._spilled = {}
+                keys, self._spilled = list(self._spilled), {}
+                self._lose(keys, f"the spill cannot be read: {error}")
             return []
         self._num_failed_reads = 0
         read = set(map(key_of, records))
         if damaged := [key for key in keys if key not in read]:
-            self._lose(damaged, "it is damaged in the spill, with the closed rows it carried")
             await self._forget(damaged)
+            self._lose(damaged, "it is damaged in the spill, with the closed rows it carried")
         return records
 
     async def _forget(self, keys: Sequence[Key]) -> None:
         """Take `keys` out of the spill; if it cannot, the next start hands them over once more."""
         if not keys:
             return
-        for key in keys:
-            del self._spilled[key]
         try:
             await self._spill.drop(keys)
         except StoreError as error:
             self._tell("spill not emptied", error)
-
-    def _lose(self, keys: Sequence[Key], reason: str) -> None:
-        self.lost += len(keys)
-        self.unsaid += keys
         for key in keys:
-            _say(key, reason)
+            del self._spilled[key]
 
     def _tell(self, event: str, error: StoreError) -> None:
         """Log a failure of the spill, once as long as it stays the same."""
@@ -206,28 +202,3 @@ class Waiting:
                 remedy="decisions go on; make room on the disk of the spill or mend it, or set "
                 "storage.spill_dir to another disk, before memory is full (storage.retry_records)",
             )
-
-
-def key_of(record: DecisionRecord) -> Key:
-    """Return what names a record."""
-    return record.run, record.decision.symbol, record.decision.event_ns
-
-
-def ids_of(key: Key) -> list[str]:
-    """Return the ids of the inferences of a record, one a model."""
-    run, symbol, event_ns = key
-    return [inference_id(run=run, symbol=symbol, event_ns=event_ns, model=m) for m in MODELS]
-
-
-def _say(key: Key, reason: str) -> None:
-    run, symbol, event_ns = key
-    log.error(
-        "record lost",
-        code="RecordLost",
-        trace_id=trace_id(run=run, symbol=symbol, event_ns=event_ns),
-        symbol=symbol,
-        event_ns=event_ns,
-        ids=ids_of(key),
-        reason=f"{symbol} at {event_ns}: {reason}",
-        remedy="bring the store back; on a recording, `alphapulse up` makes the decision anew",
-    )

@@ -27,6 +27,7 @@ from alphapulse.logs import describe, get_logger
 from alphapulse.storage.encoding import array_of, package_of
 from alphapulse.storage.home import Run
 from alphapulse.storage.journal import Journal
+from alphapulse.storage.journal_reader import closing_on_error
 from alphapulse.storage.tables import COLUMNS
 
 MIB = 1 << 20
@@ -233,9 +234,11 @@ class _SpillFile(Journal):
             is_empty: bool = not db.execute("SELECT EXISTS (SELECT 1 FROM decisions)").fetchone()[0]
         return is_empty
 
-    def _create(self, db: sqlite3.Connection) -> None:
-        super()._create(db)
-        db.execute("CREATE INDEX rows_by_instant ON closed_rows (event_ns)")
+    def _open(self) -> sqlite3.Connection:
+        db = super()._open()
+        with closing_on_error(db):
+            db.execute("CREATE INDEX IF NOT EXISTS rows_by_instant ON closed_rows (event_ns)")
+        return db
 
 
 def _is_damage(error: Exception) -> bool:

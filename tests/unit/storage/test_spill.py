@@ -124,12 +124,16 @@ def test_emptied_spill_takes_records_again(spill: Spill) -> None:
 def test_beyond_its_size_it_takes_no_more_until_some_are_forgotten(tmp_path: Path) -> None:
     spill = Spill(tmp_path / "spill.sqlite", run=RUN, max_bytes=MIB)
 
+    async def put(taken: list[int]) -> None:
+        while True:
+            await spill.put([record(len(taken))])
+            taken.append(len(taken))
+
     async def scenario() -> tuple[int, int]:
-        taken = 0
+        seconds: list[int] = []
         with pytest.raises(StoreError, match=r"was full at 1 MiB; .* storage\.spill_mb"):
-            while True:
-                await spill.put([record(taken)])
-                taken += 1
+            await put(seconds)
+        taken = len(seconds)
         await spill.drop([key(second) for second in range(taken // 2)])
         await spill.put([record(taken)])
         return taken, len(await spill.keys())
