@@ -22,6 +22,7 @@ from alphapulse import logs
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import MODELS, inference_id
 from alphapulse.execution.recorder import Recorder
+from alphapulse.storage.home import Run
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.spill import Spill
 from alphapulse.storage.tables import COLUMNS
@@ -57,8 +58,9 @@ async def main():
     run = Run.read(Path(sys.argv[1]))
     flow = Flow(Hosted(run), a_spill(run, Path(sys.argv[2])))
     await flow.recorder.recover(timeout_s=0)
+    print("recording", flush=True)
     for second in range(int(sys.argv[3]), int(sys.argv[4])):
-        await flow.decide([second], pause_s=0)
+        await flow.decide([second], pause_s=0.005)
     while flow.recorder.counters()["spilled"] < flow.recorder.num_pending:
         await asyncio.sleep(0.01)
     print("spilled", flow.recorder.num_pending, flush=True)
@@ -335,11 +337,8 @@ def test_kills_while_records_wait_and_while_they_are_recovered_lose_and_double_n
 ) -> None:
     run = a_run(tmp_path / "home")
     moments = random.Random(20240808)
-    begun = Hosted(run)
-    asyncio.run(Flow(begun, a_spill(run, tmp_path)).decide(range(3)))
-    begun.close()
-    with locked(run.journal_path):
-        said = said_until_killed(SPILLER, run.path, tmp_path, "3", "200", word="spilled")
+    with locked_after_start(run) as begun:
+        said = said_until_killed(SPILLER, run.path, tmp_path, begun, 200, word="spilled")
     assert said[-1] == "spilled 394\n"
 
     for _ in range(8):
@@ -354,6 +353,27 @@ def test_kills_while_records_wait_and_while_they_are_recovered_lose_and_double_n
     assert last.durable == [True] * 3
     assert not list(tmp_path.glob("*.spill.sqlite*"))
     assert kept(run) == undisturbed(tmp_path / "quiet", range(203))
+
+
+def test_kill_at_any_moment_of_an_outage_takes_only_the_newest_records(tmp_path: Path) -> None:
+    moments = random.Random(20240809)
+    run = a_run(tmp_path / "home")
+    with locked_after_start(run) as begun:
+        for _ in range(5):
+            after_s = moments.uniform(0.3, 1.5)
+            said_until_killed(
+                SPILLER, run.path, tmp_path, begun, 10**6, word="recording", after_s=after_s
+            )
+    hosted = Hosted(run)
+    last = Flow(hosted, a_spill(run, tmp_path))
+    asyncio.run(last.recorder.recover(timeout_s=60))
+    hosted.close()
+    at = [list(COLUMNS["packages"]).index(name) for name in ("event_ns", "symbol")]
+    found = {tuple(row[i] for i in at) for row in kept(run)["packages"]}
+
+    made = [(instant(second), symbol) for second in range(len(found)) for symbol in SYMBOLS]
+    assert len(found) > 2 * begun
+    assert found == set(made[: len(found)])
 
 
 def test_spill_of_a_run_that_ended_in_trouble_is_recovered_by_the_next(tmp_path: Path) -> None:
@@ -377,6 +397,17 @@ def test_spill_of_a_run_that_ended_in_trouble_is_recovered_by_the_next(tmp_path:
         "flagged": 6, "pending": 0, "spilled": 0, "recovered": 6, "lost": 0,
     }  # fmt: skip
     assert kept(run) == undisturbed(tmp_path / "quiet", range(6))
+
+
+@contextmanager
+def locked_after_start(run: Run) -> Iterator[int]:
+    """Store a few decisions, then lock the journal; yields how many there are."""
+    hosted = Hosted(run)
+    for second in range(3):
+        asyncio.run(hosted.append(records_of(second, run)))
+    hosted.close()
+    with locked(run.journal_path):
+        yield 3
 
 
 def said_until_killed(
@@ -419,7 +450,7 @@ def noted_lost(journal: Path) -> list[str]:
     rows = [dict(zip(names, row, strict=True)) for row in reader.select("alerts")]
     reader.close()
     messages = [row["message"] for row in rows if row["code"] == "RecordLost"]
-    return [id_ for m in messages for id_ in m.split("inferences ")[1].split(", ")]
+    return [id_ for m in messages for id_ in m.split(": inferences ")[1].split(", ")]
 
 
 def without_instant(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
