@@ -341,7 +341,7 @@ def test_kills_while_records_wait_and_while_they_are_recovered_lose_and_double_n
         said = said_until_killed(SPILLER, run.path, tmp_path, begun, 200, word="spilled")
     assert said[-1] == "spilled 394\n"
 
-    for _ in range(8):
+    for _ in range(6):
         after_s = moments.uniform(0, 0.06)
         said_until_killed(RECOVERER, run.path, tmp_path, word="recovering", after_s=after_s)
     hosted = Hosted(run)
@@ -359,7 +359,7 @@ def test_kill_at_any_moment_of_an_outage_takes_only_the_newest_records(tmp_path:
     moments = random.Random(20240809)
     run = a_run(tmp_path / "home")
     with locked_after_start(run) as begun:
-        for _ in range(5):
+        for _ in range(3):
             after_s = moments.uniform(0.3, 1.5)
             said_until_killed(
                 SPILLER, run.path, tmp_path, begun, 10**6, word="recording", after_s=after_s
