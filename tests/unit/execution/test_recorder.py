@@ -259,6 +259,21 @@ def test_what_waits_is_spilled_and_stored_in_order_once_the_store_heals(
     assert not spill.path.exists()
 
 
+def test_long_outage_is_spilled_and_stored_in_order(spill: Spill, logged: Logged) -> None:
+    store = Store(failing=True)
+    recorder = Recorder(store.append, timeout_s=SOON_S, max_pending=300, spill=spill)
+
+    async def scenario() -> None:
+        await recorded(recorder, range(160))  # half of what memory may hold, and some more
+        await spilled(recorder, 160)
+        store.failing = False
+        await recorder.close(timeout_s=SOON_S)
+
+    asyncio.run(scenario())
+
+    assert store.seconds == list(range(160))
+
+
 def test_next_process_recovers_what_the_last_one_left_before_it_goes_on(
     spill: Spill, logged: Logged
 ) -> None:
@@ -391,13 +406,20 @@ def test_outage_is_kept_as_an_alert_when_it_is_over_and_again_until_it_is_taken(
 
 
 def test_append_that_never_answers_is_made_again(logged: Logged) -> None:
-    store = Store(silent=True)
-    recorder = Recorder(store.append, timeout_s=0.01, max_pending=9, give_up_s=0.05)
+    store = Store()
+    num_calls = 0
+
+    async def append(records: Sequence[DecisionRecord]) -> int:
+        nonlocal num_calls
+        num_calls += 1
+        if num_calls == 1:
+            await asyncio.Event().wait()  # as of a process that was stopped
+        return await store.append(records)
+
+    recorder = Recorder(append, timeout_s=0.01, max_pending=9, give_up_s=0.05)
 
     async def scenario() -> int:
         await recorded(recorder, [1, 2])
-        await asyncio.sleep(2 * RETRY_S)
-        store.silent = False
         return await recorder.close(timeout_s=SOON_S)
 
     assert asyncio.run(scenario()) == 0

@@ -125,9 +125,9 @@ def test_beyond_its_size_it_takes_no_more_until_some_are_forgotten(tmp_path: Pat
     spill = Spill(tmp_path / "spill.sqlite", run=RUN, max_bytes=MIB)
 
     async def put(taken: list[int]) -> None:
-        while True:
-            await spill.put([record(len(taken))])
-            taken.append(len(taken))
+        for second in range(2000):
+            await spill.put([record(second)])
+            taken.append(second)
 
     async def scenario() -> tuple[int, int]:
         seconds: list[int] = []
