@@ -1,0 +1,221 @@
+"""Compare a history with what its writers were promised: all of it, once, whole, and readable."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from alphapulse.config import Storage
+from alphapulse.storage.history import InferenceHistory
+from alphapulse.storage.history_reader import HistoryReader
+from alphapulse.storage.home import Home, Run
+from alphapulse.storage.journal import Journal
+from alphapulse.storage.journal_reader import JournalReader
+from alphapulse.storage.lake import Lake, arrow_table
+from alphapulse.storage.tables import COLUMNS, KEYS
+from tests.flows.history_faults.board import CAPACITY, Board, Kind, Mark
+from tests.flows.history_faults.content import ROWS_EACH, answer, decision, numbers_of
+
+NEWEST, OLDER = 24, 12  # decisions compared cell by cell after each kill
+MAX_SAID = 20
+
+
+@dataclass
+class Findings:
+    """What is wrong with a history; all zeros where nothing is.
+
+    Attributes:
+        lost: acknowledged decisions and outcomes that are not there, or not whole.
+        doubled: rows there more than once, in the journal, the lake, or the answer of both.
+        half: decisions nobody was promised of which a part is there.
+        altered: rows of which a cell is not what was handed over.
+        strange: rows nobody ever handed over.
+        unreadable: reads that failed.
+        said: the first of these in words.
+    """
+
+    lost: int = 0
+    doubled: int = 0
+    half: int = 0
+    altered: int = 0
+    strange: int = 0
+    unreadable: int = 0
+    said: list[str] = field(default_factory=list)
+
+    def count(self, what: str, number: int, words: str) -> None:
+        """Add `number` defects of a kind."""
+        if number:
+            setattr(self, what, getattr(self, what) + number)
+            self.said = [*self.said, f"{number} {what}: {words}"][:MAX_SAID]
+
+    @contextmanager
+    def reading(self, what: str) -> Iterator[None]:
+        """Count whatever fails inside as a read that failed."""
+        try:
+            yield
+        except Exception as error:  # whatever it is, it could not be read
+            self.count("unreadable", 1, f"{what}: {type(error).__name__}: {error}")
+
+
+class Check:
+    """One look at a history nobody writes to.
+
+    Attributes:
+        found: what is wrong.
+    """
+
+    def __init__(self, run: Run, board: Board) -> None:
+        self.found = Findings()
+        self._run = run
+        self._lake_uri = str(run.path.parents[1] / "lake")
+        self._offered = {kind: board.numbers(kind, Mark.OFFERED) for kind in Kind}
+        self._promised = {kind: board.numbers(kind, Mark.ACKNOWLEDGED) for kind in Kind}
+
+    def after_kill(self, seed: int) -> dict[str, Any]:
+        """Count everything, compare the cells of the newest decisions and of some others."""
+        offered = sorted(self._offered[Kind.DECISION])
+        older = random.Random(seed).sample(offered, min(OLDER, len(offered)))
+        self._check(set(offered[-NEWEST:]) | set(older))
+        return asdict(self.found)
+
+    def at_the_end(self) -> dict[str, Any]:
+        """Flush what is left and compare every cell; the lake alone must hold all of it."""
+        with self.found.reading("the last flush"):
+            history = InferenceHistory(
+                Home(self._run.path.parents[1]), run=self._run, settings=Storage()
+            )
+            asyncio.run(history.flush())
+            history.close()
+        self._check(self._offered[Kind.DECISION])
+        with self.found.reading("the journal against the lake"):
+            self._compare_lake_with_journal()
+        return asdict(self.found)
+
+    def _check(self, sample: set[int]) -> None:
+        tables: dict[str, pa.Table] = {}
+        reader = HistoryReader(runs=self._run.path.parent, lake_uri=self._lake_uri)
+        for table in COLUMNS:
+            with self.found.reading(table):
+                tables[table] = reader.find(table, "TRUE", [])
+        reader.close()
+        if len(tables) == len(COLUMNS):
+            self._count_rows(tables)
+            self._compare_with_untouched(tables, sample)
+        if self._run.journal_path.exists():
+            with self.found.reading("the journal"):
+                self._check_journal()
+            with self.found.reading("the lake"):
+                self._check_lake()
+
+    def _count_rows(self, tables: dict[str, pa.Table]) -> None:
+        rows = {
+            table: np.bincount(numbers_of(found), minlength=CAPACITY)
+            for table, found in tables.items()
+        }
+        for table, found in tables.items():
+            self._check_keys(table, found, where="journal and lake")
+            kind = Kind.OUTCOME if table == "outcomes" else Kind.DECISION
+            self._count("strange", _set(rows[table]) - self._offered[kind], table)
+        stored = set().union(*(_set(rows[table]) for table in ROWS_EACH))
+        whole = {n for n in stored if all(rows[t][n] == c for t, c in ROWS_EACH.items())}
+        self._count("lost", self._promised[Kind.DECISION] - whole, "decisions")
+        self._count("half", stored - whole - self._promised[Kind.DECISION], "decisions")
+        self._count("lost", self._promised[Kind.OUTCOME] - _set(rows["outcomes"]), "outcomes")
+
+    def _compare_with_untouched(self, tables: dict[str, pa.Table], sample: set[int]) -> None:
+        """Compare with a journal to which the same was handed, and nothing happened."""
+        with tempfile.TemporaryDirectory() as folder:
+            untouched = Journal(Path(folder) / "journal.sqlite", run=self._run.id)
+            untouched.append([decision(n, run=self._run.id) for n in sorted(sample)])
+            untouched.settle([answer(n, run=self._run.id) for n in sorted(sample)])
+            for table, found in tables.items():
+                among = pa.array(np.isin(numbers_of(found), list(sample)))
+                expected = arrow_table(table, untouched.select(table))
+                self._compare(table, found.filter(among), expected)
+            untouched.close()
+
+    def _check_journal(self) -> None:
+        journal = JournalReader(self._run.journal_path)
+        said = journal.fetch("PRAGMA integrity_check", {})
+        self.found.count("unreadable", int(said != [("ok",)]), f"journal: {said[:3]}")
+        for table in COLUMNS:
+            keys = ", ".join(KEYS[table])
+            ((rows, once),) = journal.fetch(
+                f"SELECT (SELECT count(*) FROM {table}), "
+                f"(SELECT count(*) FROM (SELECT DISTINCT {keys} FROM {table}))",
+                {},
+            )
+            self.found.count("doubled", rows - once, f"{table} of the journal")
+        journal.close()
+
+    def _check_lake(self) -> None:
+        """The lake holds what the batches it says it has hold: not a row less, none twice."""
+        journal = JournalReader(self._run.journal_path)
+        for table in COLUMNS:
+            stored, (batch,) = Lake(self._lake_uri).read(table, writers=[journal.name()])
+            if stored is None:
+                continue
+            keys = stored.to_table(columns=list(KEYS[table]))
+            self._check_keys(table, keys, where="the lake")
+            ((size,),) = journal.fetch(
+                f"SELECT count(*) FROM {table} WHERE number <= :to",
+                {"to": journal.reached(batch, table)},
+            )
+            missing = size - keys.num_rows
+            self.found.count("lost", max(missing, 0), f"rows of {table} of the lake")
+            self.found.count("doubled", max(-missing, 0), f"rows of {table} of the lake")
+        journal.close()
+
+    def _compare_lake_with_journal(self) -> None:
+        journal = JournalReader(self._run.journal_path)
+        for table in COLUMNS:
+            expected = arrow_table(table, journal.select(table))
+            stored, _ = Lake(self._lake_uri).read(table, writers=[])
+            found = stored.to_table(columns=list(COLUMNS[table])) if stored else expected[:0]
+            self._compare(f"{table}", found, expected)
+            self.found.count("lost", max(expected.num_rows - found.num_rows, 0), f"{table} of lake")
+        journal.close()
+
+    def _check_keys(self, table: str, found: pa.Table, *, where: str) -> None:
+        once = found.group_by(list(KEYS[table])).aggregate([]).num_rows
+        self.found.count("doubled", found.num_rows - once, f"{table} of {where}")
+
+    def _compare(self, table: str, found: pa.Table, expected: pa.Table) -> None:
+        """Count the rows found whose cells differ in a bit from those expected at the same key."""
+        keys = list(KEYS[table])
+        wanted = expected.join(found.select(keys), keys=keys, join_type="left semi")
+        order = [(key, "ascending") for key in keys]
+        found_bits, wanted_bits = (_bits(t.sort_by(order)) for t in (found, wanted))
+        if not found_bits.equals(wanted_bits):
+            pairs = zip(found_bits.to_pylist(), wanted_bits.to_pylist(), strict=False)
+            wrong = [row for row, want in pairs if row != want]
+            self.found.count("altered", max(len(wrong), 1), f"{table}: {wrong[:1]}"[:500])
+
+    def _count(self, what: str, numbers: set[int], of: str) -> None:
+        listed = sorted(numbers)
+        self.found.count(what, len(listed), f"{of} {listed[:5]}")
+
+
+def _set(rows: npt.NDArray[np.int64]) -> set[int]:
+    return set(np.flatnonzero(rows).tolist())
+
+
+def _bits(found: pa.Table) -> pa.Table:
+    """Return the same with its floats as the integers of their bits: -0.0 is not 0.0."""
+    columns = [
+        pa.chunked_array([chunk.view(pa.int64()) for chunk in column.chunks], pa.int64())
+        if column.type == pa.float64()
+        else column
+        for column in found.columns
+    ]
+    return pa.table(columns, names=found.column_names)

@@ -1,0 +1,165 @@
+"""A writer of a history that knows what it was promised: it runs until something ends it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alphapulse.config import Storage
+from alphapulse.domain.errors import StoreError
+from alphapulse.storage import lake
+from alphapulse.storage.history import InferenceHistory
+from alphapulse.storage.home import Home, Run
+from alphapulse.storage.lake import Lake
+from alphapulse.storage.tables import COLUMNS
+from tests.flows.history_faults.board import Board, Count, Kind, Mark, Phase
+from tests.flows.history_faults.content import answer, changed, decision
+
+MAX_AT_ONCE = 3  # decisions of one append
+REPEATED = 0.2  # share of the appends that bring a stored decision again, changed
+COMPACTED = 0.4  # share of the flushes that a table is compacted after
+PAUSE_S = 0.01  # at most, between two appends
+
+
+@dataclass(frozen=True)
+class Life:
+    """What one writer does.
+
+    Attributes:
+        seed: of its choices.
+        flushes: whether batches go to the lake, one after the other all the time.
+    """
+
+    seed: int
+    flushes: bool
+
+
+def lead(folder: Path, *, life: Life, board: Board) -> None:
+    """Write to the run in `folder` for as long as the process lives."""
+    lake.KEEP_REPLACED_H = 0  # else nothing were ever old enough to be removed
+    asyncio.run(_Writer(Run.read(folder), life, board).write())
+
+
+def compact(lake_uri: str, table: str) -> None:
+    """Compact a table and remove what nobody reads: the history's upkeep."""
+    Lake(lake_uri).compact(table)
+
+
+class _Writer:
+    def __init__(self, run: Run, life: Life, board: Board) -> None:
+        self._run, self._life, self._board = run, life, board
+        self._random = random.Random(life.seed)
+        self._home = Home(run.path.parents[1])
+        self._refused: list[tuple[Kind, list[int]]] = []
+
+    async def write(self) -> None:
+        with self._board.during(Phase.OPENING):
+            history = await self._opened()
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._append(history))
+            if self._life.flushes:
+                tasks.create_task(self._flush(history))
+
+    async def _opened(self) -> InferenceHistory:
+        while True:
+            try:
+                return InferenceHistory(self._home, run=self._run, settings=Storage())
+            except StoreError:
+                self._board.counts[Count.REFUSED_OPENINGS] += 1
+                await asyncio.sleep(PAUSE_S)
+
+    async def _append(self, history: InferenceHistory) -> None:
+        offered = self._board.numbers(Kind.DECISION, Mark.OFFERED)
+        first = max(offered, default=-1) + 1
+        await self._offer_again(history)
+        while True:
+            numbers = list(range(first, first + self._random.randint(1, MAX_AT_ONCE)))
+            first = numbers[-1] + 1
+            await self._offer_answered(history, numbers)
+            if self._refused and (self._board.is_healed or self._random.random() < 0.3):
+                await self._offer_refused(history)
+            await asyncio.sleep(self._random.uniform(0, PAUSE_S))
+
+    async def _offer_again(self, history: InferenceHistory) -> None:
+        """Offer what the writer before was not told of; it may be there or not."""
+        offered = self._board.numbers(Kind.DECISION, Mark.OFFERED)
+        unsure = sorted(offered - self._board.numbers(Kind.OUTCOME, Mark.ACKNOWLEDGED))
+        for begin in range(0, len(unsure), MAX_AT_ONCE):
+            await self._offer_answered(history, unsure[begin : begin + MAX_AT_ONCE])
+
+    async def _offer_refused(self, history: InferenceHistory) -> None:
+        refused, self._refused = self._refused, []
+        for kind, numbers in refused:
+            if kind is Kind.OUTCOME:
+                new = await self._offer(history, kind, numbers)
+            else:
+                new = await self._offer_answered(history, numbers)
+            if new is not None and new < len(numbers):
+                self._board.counts[Count.STORED_THOUGH_REFUSED] += 1
+
+    async def _offer_answered(
+        self, history: InferenceHistory, numbers: Sequence[int]
+    ) -> int | None:
+        """Hand over decisions and, once they are stored, what became of them."""
+        new = await self._offer(history, Kind.DECISION, numbers)
+        if new is not None:
+            await self._offer(history, Kind.OUTCOME, numbers)
+        return new
+
+    async def _offer(
+        self, history: InferenceHistory, kind: Kind, numbers: Sequence[int]
+    ) -> int | None:
+        """Hand rows to the history, mark what it acknowledges, and return how many were new."""
+        marks = self._board.marks[kind]
+        fresh = sum(marks[n] == Mark.UNKNOWN for n in numbers)
+        unsure = sum(marks[n] == Mark.OFFERED for n in numbers)
+        for number in numbers:
+            marks[number] = max(marks[number], Mark.OFFERED)
+        try:
+            new = await self._handed(history, kind, numbers)
+        except StoreError:
+            self._board.counts[Count.REFUSED] += 1
+            self._refused.append((kind, list(numbers)))
+            return None
+        marks[list(numbers)] = Mark.ACKNOWLEDGED
+        if not fresh <= new <= fresh + unsure:
+            raise AssertionError(
+                f"{kind.name} {numbers}: expected {fresh} to {fresh + unsure} new, was {new}"
+            )
+        return new
+
+    async def _handed(self, history: InferenceHistory, kind: Kind, numbers: Sequence[int]) -> int:
+        run = self._run.id
+        if kind is Kind.OUTCOME:
+            return await history.settle([answer(number, run=run) for number in numbers])
+        records = [decision(number, run=run) for number in numbers]
+        known = max(numbers[0] - self._random.randint(1, 200), 0)
+        is_known = self._board.marks[Kind.DECISION][known] == Mark.ACKNOWLEDGED
+        if is_known and self._random.random() < REPEATED:
+            records.append(changed(known, run=run))
+        return await history.append(records)
+
+    async def _flush(self, history: InferenceHistory) -> None:
+        while True:
+            was_healed = self._board.is_healed
+            has_flushed = await self._tried(history.flush)
+            if self._random.random() < COMPACTED:
+                await self._tried(self._compact)
+            if was_healed and has_flushed and not self._refused:
+                self._board.say_recovered()
+
+    async def _compact(self) -> None:
+        table = self._random.choice(list(COLUMNS))
+        await asyncio.to_thread(compact, str(self._home.path / "lake"), table)
+
+    async def _tried(self, work: Callable[[], Awaitable[object]]) -> bool:
+        try:
+            await work()
+        except StoreError:
+            self._board.counts[Count.REFUSED_FLUSHES] += 1
+            await asyncio.sleep(PAUSE_S)
+            return False
+        return True
