@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import signal
+import sqlite3
 import sys
 import time
 import traceback
@@ -139,7 +140,7 @@ class Killer:
         *,
         seed: int,
         faults: Faults | None = None,
-        plant: Callable[[], None] | None = None,
+        plant: Callable[[], type[sqlite3.Connection]] | None = None,
     ) -> None:
         """Work in `folder`; `plant` damages the history inside every writer."""
         self.tally = Tally()
@@ -168,14 +169,20 @@ class Killer:
             checkpoints={},
             fresh=False,
         )
-        for _ in range(kills):
-            self._live_and_die(run, board)
-            self._look(lambda: Check(run, board).after_kill(board.entries(Phase.WRITING)))
-        self._look(lambda: Check(run, board).at_the_end())
+        is_sound = True
+        while kills and is_sound:  # what came after a defect would be the same again
+            is_sound = self._live_and_die(run, board)
+            is_sound &= self._look(lambda: Check(run, board).after_kill(self.tally.kills))
+            kills -= 1
+        is_sound = is_sound and self._look(lambda: Check(run, board).at_the_end())
         self.tally.add_history(board)
-        shutil.rmtree(home)
+        if is_sound:
+            shutil.rmtree(home)
+        else:
+            home.rename(self._folder / f"wrong-{self.tally.kills}")
 
-    def _live_and_die(self, run: Run, board: Board) -> None:
+    def _live_and_die(self, run: Run, board: Board) -> bool:
+        """Return whether the writer lived until it was killed."""
         flushes = self._faults is not None or self._lot.random() >= JOURNAL_ALONE
         life = Life(seed=self._lot.getrandbits(32), flushes=flushes)
         moment = Moment.drawn(self._lot, flushes=flushes)
@@ -191,8 +198,9 @@ class Killer:
             self._faults.heal()
         self.tally.add_kill(board.phases())
         if ended:
-            words = f"a writer ended with {ended['code']}: {ended['said'][-2000:]}"
+            words = f"a writer ended with {ended['code']}: {ended['said'][-1000:]}"
             self.tally.add_defects({"died": 1, "said": [words]})
+        return ended is None
 
     def _recover(self, writer: Child, board: Board) -> None:
         assert self._faults is not None
@@ -209,16 +217,16 @@ class Killer:
         self.tally.counts["recoveries"] += 1
 
     def _write(self, run: Run, board: Board, life: Life) -> None:
-        watch(board)
-        if self._plant:
-            self._plant()
+        watch(board, connection=self._plant() if self._plant else sqlite3.Connection)
         lead(run.path, life=life, board=board)
 
-    def _look(self, check: Callable[[], dict[str, Any]]) -> None:
+    def _look(self, check: Callable[[], dict[str, Any]]) -> bool:
+        """Return whether nothing is wrong."""
         found = Child(check).result()
         if "code" in found:
-            found = {"unreadable": 1, "said": [f"a check ended: {found['said'][-2000:]}"]}
+            found = {"unreadable": 1, "said": [f"a check ended: {found['said'][-1000:]}"]}
         self.tally.add_defects(found)
+        return not found["said"]
 
     def _report(self) -> None:
         defects = dict(self.tally.defects) or "nothing wrong"

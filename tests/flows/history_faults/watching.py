@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from deltalake import DeltaTable, write_deltalake
+from deltalake import DeltaTable
 from deltalake.table import TableOptimizer
 
 from alphapulse.storage.journal import Journal
@@ -19,19 +19,18 @@ from alphapulse.storage.lake import Lake
 from tests.flows.history_faults.board import Board, Phase
 
 
-def watch(board: Board) -> None:
-    """Have every history of this process say its phases on `board`."""
+def watch(board: Board, *, connection: type[sqlite3.Connection] = sqlite3.Connection) -> None:
+    """Have every history of this process say its phases on `board`; it uses a `connection`."""
     told = functools.partial(_told, board)
-    sqlite3.connect = functools.partial(sqlite3.connect, factory=_watched_connection(board))
+    sqlite3.connect = functools.partial(sqlite3.connect, factory=_watched(connection, board))
     DeltaTable.create = staticmethod(told(Phase.CREATING, DeltaTable.create))
     DeltaTable.vacuum = told(Phase.VACUUMING, DeltaTable.vacuum)
     TableOptimizer.compact = told(Phase.COMPACTING, TableOptimizer.compact)
     Journal.name_batch = told(Phase.NAMING, Journal.name_batch)
     Lake.take = told(Phase.TAKING, Lake.take)
-    write = told(Phase.LAKE_COMMITTING, write_deltalake)
-    for name, module in list(sys.modules.items()):  # each took it by name
+    for name, module in list(sys.modules.items()):
         if name.startswith("alphapulse.storage") and hasattr(module, "write_deltalake"):
-            module.write_deltalake = write
+            module.write_deltalake = told(Phase.LAKE_COMMITTING, module.write_deltalake)
 
 
 def _told(board: Board, phase: Phase, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -43,8 +42,8 @@ def _told(board: Board, phase: Phase, function: Callable[..., Any]) -> Callable[
     return telling
 
 
-def _watched_connection(board: Board) -> type[sqlite3.Connection]:
-    class Watched(sqlite3.Connection):
+def _watched(connection: type[sqlite3.Connection], board: Board) -> type[sqlite3.Connection]:
+    class Watched(connection):  # type: ignore[misc,valid-type]
         """Says WRITING from BEGIN to the end of a transaction, and COMMITTING in its COMMIT."""
 
         def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
