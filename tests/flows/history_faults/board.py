@@ -10,7 +10,7 @@ from enum import IntEnum, auto
 import numpy as np
 import numpy.typing as npt
 
-CAPACITY = 1 << 16  # decisions of one history
+CAPACITY = 1 << 16  # numbers of one history
 
 
 class Phase(IntEnum):
@@ -50,16 +50,20 @@ class Mark(IntEnum):
 
 
 class Kind(IntEnum):
-    """What a writer hands to the history."""
+    """What a writer hands to the history: one of each for every number."""
 
     DECISION = 0
     OUTCOME = auto()
+    ORDER = auto()
+    EXAMPLE = auto()
+    TRAINING_ROUND = auto()
+    ALERT = auto()
 
 
 class Count(IntEnum):
     """What a writer counts of its own, over all its lives in one history."""
 
-    REFUSED = 0  # calls of append and settle that raised StoreError
+    REFUSED = 0  # calls of append, settle and note that raised StoreError
     REFUSED_FLUSHES = auto()
     REFUSED_OPENINGS = auto()
     STORED_THOUGH_REFUSED = auto()  # offered again after StoreError, and there already
@@ -69,7 +73,7 @@ class Board:
     """One writer's marks and phases; they outlive it, whatever ends it.
 
     Attributes:
-        marks: a Mark by Kind and number of the decision.
+        marks: a Mark by Kind and number.
         counts: by Count.
     """
 
@@ -138,5 +142,5 @@ class Board:
         self._said[1] = 1
 
     def numbers(self, kind: Kind, mark: Mark) -> set[int]:
-        """Return the decisions whose row of a kind bears at least a mark."""
+        """Return the numbers whose row of a kind bears at least a mark."""
         return set(np.flatnonzero(self.marks[kind] >= mark).tolist())

@@ -22,9 +22,16 @@ from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal import Journal
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake, arrow_table
-from alphapulse.storage.tables import COLUMNS, KEYS
+from alphapulse.storage.tables import COLUMNS, KEYS, NOTES
 from tests.flows.history_faults.board import CAPACITY, Board, Kind, Mark
-from tests.flows.history_faults.content import ROWS_EACH, answer, decision, numbers_of
+from tests.flows.history_faults.content import (
+    OF_A_DECISION,
+    OF_A_KIND,
+    answer,
+    decision,
+    numbers_of,
+)
+from tests.unit.storage.records import note
 
 NEWEST, OLDER = 24, 12  # decisions compared cell by cell after each kill
 MAX_SAID = 20
@@ -35,7 +42,7 @@ class Findings:
     """What is wrong with a history; all zeros where nothing is.
 
     Attributes:
-        lost: acknowledged decisions and outcomes that are not there, or not whole.
+        lost: acknowledged decisions and other rows that are not there, or not whole.
         doubled: rows there more than once, in the journal, the lake, or the answer of both.
         half: decisions nobody was promised of which a part is there.
         altered: rows of which a cell is not what was handed over.
@@ -119,27 +126,31 @@ class Check:
 
     def _count_rows(self, tables: dict[str, pa.Table]) -> None:
         rows = {
-            table: np.bincount(numbers_of(found), minlength=CAPACITY)
+            table: np.bincount(numbers_of(table, found), minlength=CAPACITY)
             for table, found in tables.items()
         }
         for table, found in tables.items():
             self._check_keys(table, found, where="journal and lake")
-            kind = Kind.OUTCOME if table == "outcomes" else Kind.DECISION
+            kind = OF_A_KIND.get(table, Kind.DECISION)
             self._count("strange", _set(rows[table]) - self._offered[kind], table)
-        stored = set().union(*(_set(rows[table]) for table in ROWS_EACH))
-        whole = {n for n in stored if all(rows[t][n] == c for t, c in ROWS_EACH.items())}
+        for table, kind in OF_A_KIND.items():
+            self._count("lost", self._promised[kind] - _set(rows[table]), table)
+        stored = set().union(*(_set(rows[table]) for table in OF_A_DECISION))
+        whole = {n for n in stored if all(rows[t][n] == c for t, c in OF_A_DECISION.items())}
         self._count("lost", self._promised[Kind.DECISION] - whole, "decisions")
         self._count("half", stored - whole - self._promised[Kind.DECISION], "decisions")
-        self._count("lost", self._promised[Kind.OUTCOME] - _set(rows["outcomes"]), "outcomes")
 
     def _compare_with_untouched(self, tables: dict[str, pa.Table], sample: set[int]) -> None:
         """Compare with a journal to which the same was handed, and nothing happened."""
+        numbers, run = sorted(sample), self._run.id
         with tempfile.TemporaryDirectory() as folder:
-            untouched = Journal(Path(folder) / "journal.sqlite", run=self._run.id)
-            untouched.append([decision(n, run=self._run.id) for n in sorted(sample)])
-            untouched.settle([answer(n, run=self._run.id) for n in sorted(sample)])
+            untouched = Journal(Path(folder) / "journal.sqlite", run=run)
+            untouched.append([decision(n, run=run) for n in numbers])
+            untouched.settle([answer(n, run=run) for n in numbers])
+            for table in NOTES:
+                untouched.note(table, [note(table, n, run=run) for n in numbers])
             for table, found in tables.items():
-                among = pa.array(np.isin(numbers_of(found), list(sample)))
+                among = pa.array(np.isin(numbers_of(table, found), numbers))
                 expected = arrow_table(table, untouched.select(table))
                 self._compare(table, found.filter(among), expected)
             untouched.close()

@@ -1,4 +1,4 @@
-"""What the writers of a history hand to it: the n-th decision is the same in every life."""
+"""What the writers of a history hand to it: of a number, the same in every life."""
 
 from __future__ import annotations
 
@@ -13,10 +13,20 @@ import pyarrow.compute as pc
 from alphapulse.domain.inference import DecisionRecord
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import SECOND_NS
+from alphapulse.storage.tables import NOTES
+from tests.flows.history_faults.board import Kind
 from tests.unit.storage.records import START_NS, SYMBOLS, outcome, record
 
-# rows a decision brings to each table; an answer brings one to `outcomes`
-ROWS_EACH: Mapping[str, int] = {"inferences": 3, "predictions": 4, "packages": 1, "rows": 2}
+# by table, how many rows one of each kind brings
+OF_A_DECISION: Mapping[str, int] = {"inferences": 3, "predictions": 4, "packages": 1, "rows": 2}
+OF_A_KIND: Mapping[str, Kind] = {
+    "outcomes": Kind.OUTCOME,
+    "orders": Kind.ORDER,
+    "examples": Kind.EXAMPLE,
+    "training_rounds": Kind.TRAINING_ROUND,
+    "alerts": Kind.ALERT,
+}
+TABLES: Mapping[Kind, str] = {kind: table for table, kind in OF_A_KIND.items()}
 
 
 def decision(number: int, *, run: str) -> DecisionRecord:
@@ -34,8 +44,10 @@ def answer(number: int, *, run: str) -> Outcome:
     return outcome(number // len(SYMBOLS), symbol=SYMBOLS[number % len(SYMBOLS)], run=run)
 
 
-def numbers_of(found: pa.Table) -> npt.NDArray[np.int64]:
-    """Return the number of the decision each row belongs to, from its instant and symbol."""
-    turns = pc.index_in(found["symbol"], pa.array(SYMBOLS)).to_numpy()
+def numbers_of(table: str, found: pa.Table) -> npt.NDArray[np.int64]:
+    """Return the number each row of a table belongs to."""
     seconds = (found["event_ns"].to_numpy() - START_NS) // SECOND_NS
+    if table in NOTES:
+        return seconds  # see tests.unit.storage.records.note
+    turns = pc.index_in(found["symbol"], pa.array(SYMBOLS)).to_numpy()
     return seconds * len(SYMBOLS) + turns

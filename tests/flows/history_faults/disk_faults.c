@@ -20,7 +20,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-enum kind { OPEN, WRITE, SYNC, RESIZE, RENAME, MKDIR, READ, UNLINK, KINDS };
+enum kind { CREATE, OPEN, WRITE, SYNC, RESIZE, RENAME, MKDIR, READ, UNLINK, KINDS };
 
 struct orders {                     /* little-endian int64 each: faulting.py reads and writes them */
     _Atomic int64_t armed;
@@ -109,7 +109,7 @@ static size_t passing(size_t length) {
         va_start(more, flags);                                                   \
         mode_t mode = flags & (O_CREAT | __O_TMPFILE) ? va_arg(more, mode_t) : 0; \
         va_end(more);                                                            \
-        if (flags & O_CREAT) PATH_FAULT(OPEN, path);                             \
+        PATH_FAULT(flags & O_CREAT && access(path, F_OK) ? CREATE : OPEN, path); \
         return real(path, flags, mode);                                          \
     }
 OPENING(open)

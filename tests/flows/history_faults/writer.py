@@ -16,9 +16,10 @@ from alphapulse.storage.home import Home, Run
 from alphapulse.storage.lake import Lake
 from alphapulse.storage.tables import COLUMNS
 from tests.flows.history_faults.board import Board, Count, Kind, Mark, Phase
-from tests.flows.history_faults.content import answer, changed, decision
+from tests.flows.history_faults.content import TABLES, answer, changed, decision
+from tests.unit.storage.records import note
 
-MAX_AT_ONCE = 3  # decisions of one append
+MAX_AT_ONCE = 3  # rows of one call
 REPEATED = 0.2  # share of the appends that bring a stored decision again, changed
 COMPACTED = 0.4  # share of the flushes that a table is compacted after
 PAUSE_S = 0.01  # at most, between two appends
@@ -74,40 +75,32 @@ class _Writer:
     async def _append(self, history: InferenceHistory) -> None:
         offered = self._board.numbers(Kind.DECISION, Mark.OFFERED)
         first = max(offered, default=-1) + 1
-        await self._offer_again(history)
+        await self._offer_again(history, offered)
         while True:
             numbers = list(range(first, first + self._random.randint(1, MAX_AT_ONCE)))
             first = numbers[-1] + 1
-            await self._offer_answered(history, numbers)
+            await self._offer_all(history, numbers)
             if self._refused and (self._board.is_healed or self._random.random() < 0.3):
                 await self._offer_refused(history)
             await asyncio.sleep(self._random.uniform(0, PAUSE_S))
 
-    async def _offer_again(self, history: InferenceHistory) -> None:
+    async def _offer_all(self, history: InferenceHistory, numbers: Sequence[int]) -> None:
+        """Hand over decisions and what else there is of them, each kind by a caller of its own."""
+        await asyncio.gather(*(self._offer(history, kind, numbers) for kind in Kind))
+
+    async def _offer_again(self, history: InferenceHistory, offered: set[int]) -> None:
         """Offer what the writer before was not told of; it may be there or not."""
-        offered = self._board.numbers(Kind.DECISION, Mark.OFFERED)
-        unsure = sorted(offered - self._board.numbers(Kind.OUTCOME, Mark.ACKNOWLEDGED))
+        sure = set.intersection(*(self._board.numbers(kind, Mark.ACKNOWLEDGED) for kind in Kind))
+        unsure = sorted(offered - sure)
         for begin in range(0, len(unsure), MAX_AT_ONCE):
-            await self._offer_answered(history, unsure[begin : begin + MAX_AT_ONCE])
+            await self._offer_all(history, unsure[begin : begin + MAX_AT_ONCE])
 
     async def _offer_refused(self, history: InferenceHistory) -> None:
         refused, self._refused = self._refused, []
         for kind, numbers in refused:
-            if kind is Kind.OUTCOME:
-                new = await self._offer(history, kind, numbers)
-            else:
-                new = await self._offer_answered(history, numbers)
+            new = await self._offer(history, kind, numbers)
             if new is not None and new < len(numbers):
                 self._board.counts[Count.STORED_THOUGH_REFUSED] += 1
-
-    async def _offer_answered(
-        self, history: InferenceHistory, numbers: Sequence[int]
-    ) -> int | None:
-        """Hand over decisions and, once they are stored, what became of them."""
-        new = await self._offer(history, Kind.DECISION, numbers)
-        if new is not None:
-            await self._offer(history, Kind.OUTCOME, numbers)
-        return new
 
     async def _offer(
         self, history: InferenceHistory, kind: Kind, numbers: Sequence[int]
@@ -135,9 +128,12 @@ class _Writer:
         run = self._run.id
         if kind is Kind.OUTCOME:
             return await history.settle([answer(number, run=run) for number in numbers])
+        if kind is not Kind.DECISION:
+            table = TABLES[kind]
+            return await history.note(table, [note(table, number, run=run) for number in numbers])
         records = [decision(number, run=run) for number in numbers]
         known = max(numbers[0] - self._random.randint(1, 200), 0)
-        is_known = self._board.marks[Kind.DECISION][known] == Mark.ACKNOWLEDGED
+        is_known = self._board.marks[kind][known] == Mark.ACKNOWLEDGED
         if is_known and self._random.random() < REPEATED:
             records.append(changed(known, run=run))
         return await history.append(records)
