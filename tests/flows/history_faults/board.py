@@ -14,7 +14,7 @@ CAPACITY = 1 << 16  # numbers of one history
 
 
 class Phase(IntEnum):
-    """What a writer is doing, in the journal or (from NAMING on) on the way to the lake."""
+    """What a writer is doing: in the journal, on the way to the lake, in the lake's upkeep."""
 
     IDLE = 0
     OPENING = auto()
@@ -25,20 +25,15 @@ class Phase(IntEnum):
     CREATING = auto()  # makes a Delta table
     LAKE_COMMITTING = auto()
     COMPACTING = auto()
+    CHECKPOINTING = auto()
     VACUUMING = auto()
 
 
-INSIDE = frozenset(
-    {
-        Phase.COMMITTING,
-        Phase.NAMING,
-        Phase.CREATING,
-        Phase.LAKE_COMMITTING,
-        Phase.COMPACTING,
-        Phase.VACUUMING,
-    }
-)
-LAKE = frozenset(phase for phase in Phase if phase >= Phase.TAKING)
+JOURNAL = frozenset({Phase.OPENING, Phase.WRITING, Phase.COMMITTING})
+LAKE = frozenset({Phase.TAKING, Phase.NAMING, Phase.CREATING, Phase.LAKE_COMMITTING})
+UPKEEP = frozenset({Phase.COMPACTING, Phase.CHECKPOINTING, Phase.VACUUMING})
+LANES = (JOURNAL, LAKE, UPKEEP)  # each has its own thread
+INSIDE = frozenset({Phase.COMMITTING, Phase.NAMING, Phase.CREATING, Phase.LAKE_COMMITTING}) | UPKEEP
 
 
 class Mark(IntEnum):
@@ -78,7 +73,7 @@ class Board:
     """
 
     def __init__(self) -> None:
-        sizes = (len(Kind) * CAPACITY, 8 * len(Count), 8 * len(Phase), 8, 2)
+        sizes = (len(Kind) * CAPACITY, 8 * len(Count), 8 * len(Phase), 8, len(LANES))
         self._memory = mmap.mmap(-1, sum(sizes))
         marks, counts, entries, asked, phases = np.split(
             np.frombuffer(self._memory, np.uint8), np.cumsum(sizes)[:-1]
@@ -97,14 +92,14 @@ class Board:
 
     def enter(self, phase: Phase) -> Phase:
         """Say that the writer is in `phase` from now on and return what it was in before."""
-        before = self._phases[int(phase in LAKE)]
-        self._phases[int(phase in LAKE)] = phase
+        before = self._phases[_lane(phase)]
+        self._phases[_lane(phase)] = phase
         self._entries[phase] += 1
         return Phase(int(before))
 
     def leave(self, phase: Phase, *, to: Phase = Phase.IDLE) -> None:
         """Say that the writer left `phase`."""
-        self._phases[int(phase in LAKE)] = to
+        self._phases[_lane(phase)] = to
 
     @contextmanager
     def during(self, phase: Phase) -> Iterator[None]:
@@ -119,9 +114,9 @@ class Board:
         """Return how often this writer entered `phase`."""
         return int(self._entries[phase])
 
-    def phases(self) -> tuple[Phase, Phase]:
-        """Return what the writer does now in the journal and on the way to the lake."""
-        return Phase(int(self._phases[0])), Phase(int(self._phases[1]))
+    def phases(self) -> list[Phase]:
+        """Return what the writer does now, by lane."""
+        return [Phase(phase) for phase in self._phases.tolist()]
 
     @property
     def is_healed(self) -> bool:
@@ -144,3 +139,7 @@ class Board:
     def numbers(self, kind: Kind, mark: Mark) -> set[int]:
         """Return the numbers whose row of a kind bears at least a mark."""
         return set(np.flatnonzero(self.marks[kind] >= mark).tolist())
+
+
+def _lane(phase: Phase) -> int:
+    return next(i for i, phases in enumerate(LANES) if phase in phases)

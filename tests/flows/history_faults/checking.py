@@ -29,6 +29,7 @@ from tests.flows.history_faults.content import (
     OF_A_KIND,
     answer,
     decision,
+    event_ns_of,
     numbers_of,
 )
 from tests.unit.storage.records import note
@@ -88,11 +89,18 @@ class Check:
         self._offered = {kind: board.numbers(kind, Mark.OFFERED) for kind in Kind}
         self._promised = {kind: board.numbers(kind, Mark.ACKNOWLEDGED) for kind in Kind}
 
-    def after_kill(self, seed: int) -> dict[str, Any]:
-        """Count everything, compare the cells of the newest decisions and of some others."""
+    def of_newest(self) -> dict[str, Any]:
+        """Read every table, and compare the newest rows cell by cell."""
+        newest = sorted(self._offered[Kind.DECISION])[-NEWEST:]
+        self._check(since=min(newest, default=0), sample=set(newest))
+        return asdict(self.found)
+
+    def of_all(self, seed: int) -> dict[str, Any]:
+        """Count every row, in the journal and the lake too; compare the newest and some others."""
         offered = sorted(self._offered[Kind.DECISION])
         older = random.Random(seed).sample(offered, min(OLDER, len(offered)))
-        self._check(set(offered[-NEWEST:]) | set(older))
+        self._check(since=0, sample={*offered[-NEWEST:], *older})
+        self._check_both()
         return asdict(self.found)
 
     def at_the_end(self) -> dict[str, Any]:
@@ -103,28 +111,32 @@ class Check:
             )
             asyncio.run(history.flush())
             history.close()
-        self._check(self._offered[Kind.DECISION])
+        self._check(since=0, sample=self._offered[Kind.DECISION])
+        self._check_both()
         with self.found.reading("the journal against the lake"):
             self._compare_lake_with_journal()
         return asdict(self.found)
 
-    def _check(self, sample: set[int]) -> None:
+    def _check(self, *, since: int, sample: set[int]) -> None:
         tables: dict[str, pa.Table] = {}
         reader = HistoryReader(runs=self._run.path.parent, lake_uri=self._lake_uri)
         for table in COLUMNS:
             with self.found.reading(table):
-                tables[table] = reader.find(table, "TRUE", [])
+                found = reader.find(table, "event_ns >= ?", [event_ns_of(table, since)])
+                tables[table] = found.filter(pa.array(numbers_of(table, found) >= since))
         reader.close()
         if len(tables) == len(COLUMNS):
-            self._count_rows(tables)
+            self._count_rows(tables, since)
             self._compare_with_untouched(tables, sample)
+
+    def _check_both(self) -> None:
         if self._run.journal_path.exists():
             with self.found.reading("the journal"):
                 self._check_journal()
             with self.found.reading("the lake"):
                 self._check_lake()
 
-    def _count_rows(self, tables: dict[str, pa.Table]) -> None:
+    def _count_rows(self, tables: dict[str, pa.Table], since: int) -> None:
         rows = {
             table: np.bincount(numbers_of(table, found), minlength=CAPACITY)
             for table, found in tables.items()
@@ -133,12 +145,13 @@ class Check:
             self._check_keys(table, found, where="journal and lake")
             kind = OF_A_KIND.get(table, Kind.DECISION)
             self._count("strange", _set(rows[table]) - self._offered[kind], table)
+        promised = {kind: {n for n in self._promised[kind] if n >= since} for kind in Kind}
         for table, kind in OF_A_KIND.items():
-            self._count("lost", self._promised[kind] - _set(rows[table]), table)
+            self._count("lost", promised[kind] - _set(rows[table]), table)
         stored = set().union(*(_set(rows[table]) for table in OF_A_DECISION))
         whole = {n for n in stored if all(rows[t][n] == c for t, c in OF_A_DECISION.items())}
-        self._count("lost", self._promised[Kind.DECISION] - whole, "decisions")
-        self._count("half", stored - whole - self._promised[Kind.DECISION], "decisions")
+        self._count("lost", promised[Kind.DECISION] - whole, "decisions")
+        self._count("half", stored - whole - promised[Kind.DECISION], "decisions")
 
     def _compare_with_untouched(self, tables: dict[str, pa.Table], sample: set[int]) -> None:
         """Compare with a journal to which the same was handed, and nothing happened."""

@@ -15,7 +15,7 @@ from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import SECOND_NS
 from alphapulse.storage.tables import NOTES
 from tests.flows.history_faults.board import Kind
-from tests.unit.storage.records import START_NS, SYMBOLS, outcome, record
+from tests.unit.storage.records import START_NS, SYMBOLS, instant, outcome, record
 
 # by table, how many rows one of each kind brings
 OF_A_DECISION: Mapping[str, int] = {"inferences": 3, "predictions": 4, "packages": 1, "rows": 2}
@@ -51,3 +51,8 @@ def numbers_of(table: str, found: pa.Table) -> npt.NDArray[np.int64]:
         return seconds  # see tests.unit.storage.records.note
     turns = pc.index_in(found["symbol"], pa.array(SYMBOLS)).to_numpy()
     return seconds * len(SYMBOLS) + turns
+
+
+def event_ns_of(table: str, number: int) -> int:
+    """Return the instant of the rows a number has in a table [ns UTC]."""
+    return instant(number if table in NOTES else number // len(SYMBOLS))

@@ -1,4 +1,4 @@
-"""Disks that fail on order: calls that fail by a preloaded shim, or a small file system that is full."""
+"""Disks that fail on order: by calls that a preloaded shim lets fail, or by having no room."""
 
 from __future__ import annotations
 

@@ -21,13 +21,14 @@ from typing import Any, NoReturn, Protocol
 
 from alphapulse.config import Settings
 from alphapulse.storage.home import Home, Run
-from tests.flows.history_faults.board import Board, Phase
+from tests.flows.history_faults.board import UPKEEP, Board, Phase
 from tests.flows.history_faults.checking import Check
 from tests.flows.history_faults.tallying import Tally
 from tests.flows.history_faults.watching import watch
 from tests.flows.history_faults.writer import Life, lead
 
 KILLS_A_HOME = 15  # what comes after starts with an empty history
+ALL_EVERY = 5  # kills between two looks at all there is; at the newest after each
 JOURNAL_ALONE = 0.2  # share of the writers that flush nothing
 BY_THE_CLOCK = 0.3  # share of the kills that wait for no phase
 IN_THE_JOURNAL = (Phase.WRITING, Phase.COMMITTING)
@@ -67,8 +68,7 @@ class Moment:
         if not flushes or lot.random() < 0.3:
             return cls(lot.choice(IN_THE_JOURNAL), lot.randint(1, 60), after_s)
         phase = lot.choice(ON_THE_WAY)
-        most = 2 if phase in (Phase.COMPACTING, Phase.VACUUMING) else 6
-        return cls(phase, lot.randint(1, most), after_s)
+        return cls(phase, lot.randint(1, 2 if phase in UPKEEP else 6), after_s)
 
     def wait(self, board: Board, child: Child) -> None:
         """Return when it has come."""
@@ -172,7 +172,7 @@ class Killer:
         is_sound = True
         while kills and is_sound:  # what came after a defect would be the same again
             is_sound = self._live_and_die(run, board)
-            is_sound &= self._look(lambda: Check(run, board).after_kill(self.tally.kills))
+            is_sound = is_sound and self._look(lambda: self._checked(Check(run, board)))
             kills -= 1
         is_sound = is_sound and self._look(lambda: Check(run, board).at_the_end())
         self.tally.add_history(board)
@@ -184,7 +184,12 @@ class Killer:
     def _live_and_die(self, run: Run, board: Board) -> bool:
         """Return whether the writer lived until it was killed."""
         flushes = self._faults is not None or self._lot.random() >= JOURNAL_ALONE
-        life = Life(seed=self._lot.getrandbits(32), flushes=flushes)
+        life = Life(
+            seed=self._lot.getrandbits(32),
+            flushes=flushes,
+            pause_s=10 ** self._lot.uniform(-3, -1.5),
+            removes_at_once=self._lot.random() < 0.5,
+        )
         moment = Moment.drawn(self._lot, flushes=flushes)
         board.begin_life()
         if self._faults:
@@ -218,7 +223,11 @@ class Killer:
 
     def _write(self, run: Run, board: Board, life: Life) -> None:
         watch(board, connection=self._plant() if self._plant else sqlite3.Connection)
-        lead(run.path, life=life, board=board)
+        lead(run, life=life, board=board)
+
+    def _checked(self, check: Check) -> dict[str, Any]:
+        is_whole = self.tally.kills % ALL_EVERY == 0
+        return check.of_all(self.tally.kills) if is_whole else check.of_newest()
 
     def _look(self, check: Callable[[], dict[str, Any]]) -> bool:
         """Return whether nothing is wrong."""

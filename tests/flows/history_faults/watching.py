@@ -25,7 +25,10 @@ def watch(board: Board, *, connection: type[sqlite3.Connection] = sqlite3.Connec
     sqlite3.connect = functools.partial(sqlite3.connect, factory=_watched(connection, board))
     DeltaTable.create = staticmethod(told(Phase.CREATING, DeltaTable.create))
     DeltaTable.vacuum = told(Phase.VACUUMING, DeltaTable.vacuum)
+    DeltaTable.create_checkpoint = told(Phase.CHECKPOINTING, DeltaTable.create_checkpoint)
+    DeltaTable.cleanup_metadata = told(Phase.CHECKPOINTING, DeltaTable.cleanup_metadata)
     TableOptimizer.compact = told(Phase.COMPACTING, TableOptimizer.compact)
+    TableOptimizer.z_order = told(Phase.COMPACTING, TableOptimizer.z_order)
     Journal.name_batch = told(Phase.NAMING, Journal.name_batch)
     Lake.take = told(Phase.TAKING, Lake.take)
     for name, module in list(sys.modules.items()):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+
+import numpy as np
 
 from alphapulse.config import Storage
 from alphapulse.domain.errors import StoreError
@@ -21,8 +24,8 @@ from tests.unit.storage.records import note
 
 MAX_AT_ONCE = 3  # rows of one call
 REPEATED = 0.2  # share of the appends that bring a stored decision again, changed
-COMPACTED = 0.4  # share of the flushes that a table is compacted after
-PAUSE_S = 0.01  # at most, between two appends
+UPKEEP_PAUSE_S = 0.3  # at most, between two tables
+PATIENCE_S = 0.005  # before something refused is tried again
 
 
 @dataclass(frozen=True)
@@ -32,20 +35,25 @@ class Life:
     Attributes:
         seed: of its choices.
         flushes: whether batches go to the lake, one after the other all the time.
+        pause_s: between two appends, at most.
+        removes_at_once: whether the upkeep waits for the flushes, and removes files just replaced;
+            beside a flush it leaves alone what is younger than an hour.
     """
 
     seed: int
     flushes: bool
+    pause_s: float
+    removes_at_once: bool
 
 
-def lead(folder: Path, *, life: Life, board: Board) -> None:
-    """Write to the run in `folder` for as long as the process lives."""
-    lake.KEEP_REPLACED_H = 0  # else nothing were ever old enough to be removed
-    asyncio.run(_Writer(Run.read(folder), life, board).write())
+def lead(run: Run, *, life: Life, board: Board) -> None:
+    """Write to `run` for as long as the process lives."""
+    asyncio.run(_Writer(run, life, board).write())
 
 
-def compact(lake_uri: str, table: str) -> None:
-    """Compact a table and remove what nobody reads: the history's upkeep."""
+def keep_up(lake_uri: str, table: str, *, keep_replaced_h: int) -> None:
+    """Join the files of a table and remove those nobody reads: the one call of the upkeep."""
+    lake.KEEP_REPLACED_H = keep_replaced_h
     Lake(lake_uri).compact(table)
 
 
@@ -55,6 +63,7 @@ class _Writer:
         self._random = random.Random(life.seed)
         self._home = Home(run.path.parents[1])
         self._refused: list[tuple[Kind, list[int]]] = []
+        self._turn = asyncio.Lock()
 
     async def write(self) -> None:
         with self._board.during(Phase.OPENING):
@@ -63,6 +72,7 @@ class _Writer:
             tasks.create_task(self._append(history))
             if self._life.flushes:
                 tasks.create_task(self._flush(history))
+                tasks.create_task(self._keep_up())
 
     async def _opened(self) -> InferenceHistory:
         while True:
@@ -70,7 +80,7 @@ class _Writer:
                 return InferenceHistory(self._home, run=self._run, settings=Storage())
             except StoreError:
                 self._board.counts[Count.REFUSED_OPENINGS] += 1
-                await asyncio.sleep(PAUSE_S)
+                await asyncio.sleep(PATIENCE_S)
 
     async def _append(self, history: InferenceHistory) -> None:
         offered = self._board.numbers(Kind.DECISION, Mark.OFFERED)
@@ -82,7 +92,7 @@ class _Writer:
             await self._offer_all(history, numbers)
             if self._refused and (self._board.is_healed or self._random.random() < 0.3):
                 await self._offer_refused(history)
-            await asyncio.sleep(self._random.uniform(0, PAUSE_S))
+            await asyncio.sleep(self._random.uniform(0, self._life.pause_s))
 
     async def _offer_all(self, history: InferenceHistory, numbers: Sequence[int]) -> None:
         """Hand over decisions and what else there is of them, each kind by a caller of its own."""
@@ -109,8 +119,7 @@ class _Writer:
         marks = self._board.marks[kind]
         fresh = sum(marks[n] == Mark.UNKNOWN for n in numbers)
         unsure = sum(marks[n] == Mark.OFFERED for n in numbers)
-        for number in numbers:
-            marks[number] = max(marks[number], Mark.OFFERED)
+        marks[list(numbers)] = np.maximum(marks[list(numbers)], Mark.OFFERED)
         try:
             new = await self._handed(history, kind, numbers)
         except StoreError:
@@ -141,21 +150,26 @@ class _Writer:
     async def _flush(self, history: InferenceHistory) -> None:
         while True:
             was_healed = self._board.is_healed
-            has_flushed = await self._tried(history.flush)
-            if self._random.random() < COMPACTED:
-                await self._tried(self._compact)
+            async with self._turn:
+                has_flushed = await self._tried(history.flush)
             if was_healed and has_flushed and not self._refused:
                 self._board.say_recovered()
 
-    async def _compact(self) -> None:
-        table = self._random.choice(list(COLUMNS))
-        await asyncio.to_thread(compact, str(self._home.path / "lake"), table)
+    async def _keep_up(self) -> None:
+        at_once = self._life.removes_at_once
+        uri, hours = str(self._home.path / "lake"), 0 if at_once else 1
+        while True:
+            table = self._random.choice(list(COLUMNS))
+            work = partial(keep_up, uri, table, keep_replaced_h=hours)
+            async with self._turn if at_once else contextlib.nullcontext():
+                await self._tried(partial(asyncio.to_thread, work))
+            await asyncio.sleep(self._random.uniform(0, UPKEEP_PAUSE_S))
 
     async def _tried(self, work: Callable[[], Awaitable[object]]) -> bool:
         try:
             await work()
         except StoreError:
             self._board.counts[Count.REFUSED_FLUSHES] += 1
-            await asyncio.sleep(PAUSE_S)
+            await asyncio.sleep(PATIENCE_S)
             return False
         return True
