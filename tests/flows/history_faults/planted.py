@@ -1,0 +1,85 @@
+"""Faults planted in the history inside every writer, to see that the harness notices them.
+
+Each is a connection that changes what the journal's statements do, or a call that changes what
+deltalake's do. A journal with synchronous=OFF is not among them: what a killed process has
+written is the system's to keep, so only a power failure would show it.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from alphapulse.storage import lake
+
+Connection = type[sqlite3.Connection]
+
+
+class LateCommits(sqlite3.Connection):
+    """Acknowledges nine of ten transactions before they are committed."""
+
+    _num_commits = 0
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Leave transactions open, and join the open one."""
+        if self.in_transaction and sql.startswith(("BEGIN", "PRAGMA synchronous")):
+            sql, values = "SELECT 1", ()
+        if sql == "COMMIT":
+            self._num_commits += 1
+            if self._num_commits % 10:
+                sql = "SELECT 1"
+        return super().execute(sql, *values)
+
+
+class Replacing(sqlite3.Connection):
+    """Lets a decision that comes again take the place of the stored one."""
+
+    def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Replace where the journal leaves alone."""
+        if sql.startswith("INSERT INTO decisions"):
+            sql = sql.replace("INSERT", "INSERT OR REPLACE").split(" ON CONFLICT")[0]
+        return super().execute(sql, *values)
+
+
+class InTwoPieces(sqlite3.Connection):
+    """Commits a decision before what its models said."""
+
+    def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """End the transaction half way."""
+        if sql.startswith("INSERT INTO outputs"):
+            super().execute("COMMIT")
+            super().execute("BEGIN IMMEDIATE")
+        return super().executemany(sql, *values)
+
+
+def _late_commits() -> Connection:
+    return LateCommits
+
+
+def _replacing() -> Connection:
+    return Replacing
+
+
+def _in_two_pieces() -> Connection:
+    return InTwoPieces
+
+
+def _batch_without_its_number() -> Connection:
+    """Commit a batch first, and that it is there afterwards."""
+    write = lake.write_deltalake
+
+    def write_twice(table: Any, rows: Any, *, commit_properties: Any, **named: Any) -> None:
+        write(table, rows, **named)
+        write(table, rows[:0], commit_properties=commit_properties, **named)
+
+    lake.write_deltalake = write_twice
+    return sqlite3.Connection
+
+
+PLANTS: Mapping[str, Callable[[], Connection]] = {
+    "late-commits": _late_commits,
+    "replacing": _replacing,
+    "in-two-pieces": _in_two_pieces,
+    "batch-without-its-number": _batch_without_its_number,
+}
