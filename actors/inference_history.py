@@ -38,6 +38,7 @@ class InferenceHistoryActor:
         )
         self._batches = BatchTotals()
         self._batch: asyncio.Task[int] | None = None
+        self._upkeep: asyncio.Task[None] | None = None
 
     async def append(self, records: Sequence[DecisionRecord]) -> int:
         """Make records durable and return how many were new; a batch may start behind it."""
@@ -97,7 +98,20 @@ class InferenceHistoryActor:
             self._batches.take(report)
             bytes = self._history.counters()["journal_bytes"]
             log.info("batch moved", journal_bytes=bytes, **report.plain())
+        if self._upkeep is None or self._upkeep.done():
+            self._upkeep = asyncio.create_task(self._keep_up())
         return len(reports)
+
+    async def _keep_up(self) -> None:
+        try:
+            while await self._history.keep_up():
+                pass
+        except StoreError as error:
+            log.error(
+                "lake not kept up",
+                **logs.describe(error),
+                remedy="no row is touched; it is tried again after the next batch",
+            )
 
     async def metrics(self) -> Mapping[str, Any]:
         """Return the counters, and what the batches of this process held."""

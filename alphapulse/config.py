@@ -28,6 +28,7 @@ from alphapulse.domain.trading import VenueRules
 
 PREFIX = "ALPHAPULSE__"
 TAUGHT = ("market", "feed", "training")  # sections the first training depends on
+LAKE_SCHEMES = ("s3", "gs", "az")  # object stores; all but s3 with their library's own variables
 DECISIVE = (*TAUGHT, "decision", "trading", "risk", "learning")
 
 
@@ -150,7 +151,7 @@ class Server:
 class Storage:
     """The inference history."""
 
-    lake_uri: str = ""  # folder or object-store URI of the Delta tables; empty: HOME/lake
+    lake_uri: str = ""  # folder or s3://bucket/prefix of the Delta tables; empty: HOME/lake
     flush_rows: int = 2_000  # inferences in the journal that start a batch to the lake
     flush_s: float = 30.0  # age of the oldest of them that does so too [s, wall clock]
     # decisions kept in memory while the store does not answer, the older half of them spilled;
@@ -260,6 +261,7 @@ def _check(settings: Settings) -> None:
             f"ray.market_shards: expected 1 or more, was {settings.ray.market_shards}; "
             "1 keeps all symbols in one process"
         )
+    _check_lake(settings.storage.lake_uri)
     _check_trading(settings)
     for name in ("http_port", "dashboard_port", "monitor_port"):
         port = getattr(settings.server, name)
@@ -267,6 +269,16 @@ def _check(settings: Settings) -> None:
             raise ConfigError(
                 f"server.{name}: expected a port from 1 to 65535, was {port}; choose a free one"
             )
+
+
+def _check_lake(uri: str) -> None:
+    scheme, is_address, rest = uri.partition("://")
+    if is_address and (scheme not in LAKE_SCHEMES or "@" in rest):
+        raise ConfigError(  # the address is not repeated: it may hold a key
+            f"storage.lake_uri: expected a folder or {' or '.join(LAKE_SCHEMES)}://bucket/prefix "
+            "without credentials, was an address of another kind; "
+            "credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (docs/lake.md)"
+        )
 
 
 def _check_trading(settings: Settings) -> None:

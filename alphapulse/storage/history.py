@@ -23,6 +23,7 @@ from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal import Journal, Write
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake
+from alphapulse.storage.upkeep import Upkeep
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,8 @@ class InferenceHistory(InferenceStore):
     frame = await InferenceHistory(home, settings=settings.storage).query(Query(symbol="ETH/USDT"))
     ```
 
-    Appends wait for nothing but the disk: a thread of their own runs them, another moves batches.
+    Appends wait for nothing but the disk: a thread of their own runs them, another moves batches,
+    and one more keeps the lake in order.
     """
 
     def __init__(self, home: Home, *, run: Run | None = None, settings: Storage) -> None:
@@ -71,6 +73,8 @@ class InferenceHistory(InferenceStore):
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._flusher = ThreadPoolExecutor(1, thread_name_prefix="lake")
         self._group = GroupCommit(self._journal, self._writer) if self._journal else None
+        self._upkeep = Upkeep(Lake(lake_uri))
+        self._keeper = ThreadPoolExecutor(1, thread_name_prefix="upkeep")
         # Followed beside it too: settlement may be far behind.
         self._trail = JournalReader(run.journal_path) if run else None
         self._counters = dict.fromkeys(COUNTED, 0)
@@ -107,6 +111,13 @@ class InferenceHistory(InferenceStore):
         except StoreError:
             self._waiting_since = time.monotonic()
             raise
+
+    async def keep_up(self) -> bool:
+        """Do one piece of upkeep of the lake, beside everything else; return whether there was any.
+
+        Raises StoreError if the lake cannot be reached; no row changes either way.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._keeper, self._upkeep.step)
 
     async def query(self, query: Query) -> pd.DataFrame:
         """Return the rows asked for, ordered by (event_ns, symbol, model, ...), each once."""
@@ -201,6 +212,7 @@ class InferenceHistory(InferenceStore):
         """Wait for what is under way, then let go of every file."""
         self._writer.shutdown(wait=True)
         self._flusher.shutdown(wait=True)
+        self._keeper.shutdown(wait=True)
         self._reader.close()
         for journal in (self._journal, self._gauge, self._trail):
             if journal:

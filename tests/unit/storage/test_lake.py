@@ -15,7 +15,8 @@ from alphapulse.domain.inference import InputPackage
 from alphapulse.storage.encoding import package_of
 from alphapulse.storage.journal import Journal
 from alphapulse.storage.lake import Lake, arrow_schema, arrow_table
-from alphapulse.storage.tables import COLUMNS, KEYS, NOTES
+from alphapulse.storage.tables import COLUMNS, NOTES
+from tests.unit.storage.lakes import assert_holds_all, contents
 from tests.unit.storage.records import RUN, SYMBOLS, note, outcome, record
 
 
@@ -28,20 +29,6 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
         journal.note(table, [note(table, second) for second in range(10)])
     yield journal
     journal.close()
-
-
-def contents(lake: Lake, table: str) -> pa.Table:
-    stored, _ = lake.read(table, writers=[])
-    assert stored is not None
-    keys = [(key, "ascending") for key in KEYS[table]]
-    return stored.to_table(columns=list(COLUMNS[table])).sort_by(keys)
-
-
-def assert_holds_all(lake: Lake, journal: Journal) -> None:
-    for table in COLUMNS:
-        keys = [(key, "ascending") for key in KEYS[table]]
-        expected = arrow_table(table, journal.select(table)).sort_by(keys)
-        assert contents(lake, table).equals(expected), table
 
 
 def test_columns_are_strings_int64_float64_and_binary_only() -> None:
@@ -136,18 +123,3 @@ def test_a_lake_that_was_lost_is_filled_again(tmp_path: Path, journal: Journal) 
     Lake(lake.uri).take(journal, writer=journal.name())
 
     assert_holds_all(Lake(lake.uri), journal)
-
-
-def test_compaction_changes_no_row_and_forgets_no_batch(tmp_path: Path, journal: Journal) -> None:
-    lake = Lake(str(tmp_path / "lake"))
-    for _ in range(4):
-        journal.name_batch(max_decisions=5)
-    lake.take(journal, writer=journal.name())
-    before = len(DeltaTable(f"{lake.uri}/inferences").file_uris())
-
-    for table in COLUMNS:
-        lake.compact(table)
-
-    assert len(DeltaTable(f"{lake.uri}/inferences").file_uris()) < before
-    assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
-    assert_holds_all(lake, journal)
