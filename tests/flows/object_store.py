@@ -12,13 +12,14 @@ import httpx
 
 BUCKET = "history"
 KEY, SECRET = "AKIAFORTESTSONLY", "a secret that no message may show"
+# One request at a time: as in S3, nothing comes between a condition and its write.
 SERVER = """
-import signal
-from moto.server import ThreadedMotoServer
-server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-server.start()
-print(server.get_host_and_port()[1], flush=True)
-signal.pause()
+from moto.server import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+application = DomainDispatcherApplication(create_backend_app)
+server = make_server("127.0.0.1", 0, application)
+print(server.port, flush=True)
+server.serve_forever()
 """
 
 

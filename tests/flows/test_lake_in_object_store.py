@@ -8,12 +8,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
-import pyarrow as pa
 import pytest
-from deltalake import write_deltalake
 
 from alphapulse.config import Settings, Storage
 from alphapulse.domain.errors import StoreError
@@ -120,27 +119,29 @@ def test_queries_answer_as_from_a_folder(endpoint: str, run: Run, tmp_path: Path
     pd.testing.assert_frame_equal(from_store, from_folder)
 
 
-def test_a_commit_never_replaces_another_even_if_asked_to(
-    lake: Lake, journal: Journal, monkeypatch: pytest.MonkeyPatch
+def test_no_commit_replaces_another_even_if_asked_to(
+    lake: Lake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A writer that is behind finds its version taken, and makes the next one instead."""
+    """Writers that find their version taken make the next one instead."""
     monkeypatch.setenv("AWS_S3_ALLOW_UNSAFE_RENAME", "true")
-    lake.take(journal, writer=journal.name())
-    late = contents(lake, "packages").slice(0, 1)
-    late = late.append_column("day", pa.array(["2024-08-06"]))
+    paths = [tmp_path / f"{number}.sqlite" for number in range(3)]
+    journals = [journal_of(path, seconds=8, batches=8) for path in paths]
+    Lake(lake.uri).take(journals[0], writer="the first, so that the tables are there")
 
-    with lake.opened("packages") as behind:
-        assert behind is not None
-        version = behind.version()
-        journal.append([record(100)])
-        journal.name_batch(max_decisions=10)
-        Lake(lake.uri).take(journal, writer=journal.name())
-        write_deltalake(behind, late, mode="append")
+    with ThreadPoolExecutor(len(journals)) as writers:
+        takes = [
+            writers.submit(Lake(lake.uri).take, journal, writer=journal.name())
+            for journal in journals
+        ]
 
-    with lake.opened("packages") as delta:
-        assert delta is not None
-        assert delta.version() == version + 2
-    assert contents(lake, "packages").num_rows == 20 * 2 + 1 + 1
+    for take, journal in zip(takes, journals, strict=True):
+        assert take.exception() is None
+        assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
+    for table in COLUMNS:
+        expected = 4 * len(journals[0].select(table))
+        assert contents(lake, table).num_rows == expected, table
+    for journal in journals:
+        journal.close()
 
 
 def test_a_killed_writer_loses_and_doubles_nothing(endpoint: str, run: Run) -> None:
