@@ -32,6 +32,7 @@ from alphapulse.storage.tables import COLUMNS
 
 PARTITIONS = ["symbol", "day"]
 KEEP_LOG = "interval 1 days"  # of commits a checkpoint covers; nothing here reads old versions
+CHUNK = 1_000  # decisions, rows or answers that a batch is read by from the journal
 ROW_GROUP = 16_384  # rows a reader skips at once by their times: an hour of a symbol or so
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
@@ -106,7 +107,7 @@ class Lake:
                 after, to = batch.span(table)
                 if after == to:
                     continue
-                content = arrow_table(table, journal.select(table, after=after, to=to))
+                content = _in_chunks(journal, table, after=after, to=to)
                 self._write(table, content, Transaction(writer, batch.number))
                 commits += 1
         return commits
@@ -117,14 +118,11 @@ class Lake:
         with self._failing(table):
             yield self._newest(table)
 
-    def _write(self, table: str, content: pa.Table, transaction: Transaction) -> None:
-        with_day = content.append_column(
-            "day", pa.array(_days(content["event_ns"].to_pylist()), pa.string())
-        )
+    def _write(self, table: str, content: pa.RecordBatchReader, transaction: Transaction) -> None:
         with self._failing(table):
             write_deltalake(
                 self._created(table),
-                with_day,
+                content,
                 mode="append",
                 schema_mode="merge",  # an older lake lacks the newer columns
                 writer_properties=writer_properties(table),
@@ -169,6 +167,19 @@ class Lake:
                 f"lake {self.uri}/{table}: {explain(self.uri, error)}; "
                 "the journal keeps every batch until then"
             ) from cause
+
+
+def _in_chunks(journal: JournalReader, table: str, *, after: int, to: int) -> pa.RecordBatchReader:
+    """Return a batch's rows with their `day`, read as they are written: a batch may be large."""
+
+    def chunks() -> Iterator[pa.RecordBatch]:
+        for first in range(after, to, CHUNK):
+            rows = journal.select(table, after=first, to=min(first + CHUNK, to))
+            content = arrow_table(table, rows)
+            days = pa.array(_days(content["event_ns"].to_pylist()), pa.string())
+            yield from content.append_column("day", days).to_batches()
+
+    return pa.RecordBatchReader.from_batches(_with_day(table), chunks())
 
 
 def _with_day(table: str) -> pa.Schema:
