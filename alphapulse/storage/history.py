@@ -23,6 +23,7 @@ from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal import Journal, Write
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake
+from alphapulse.storage.newest import Newest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,6 +67,7 @@ class InferenceHistory(InferenceStore):
         self._lake = Lake(lake_uri)
         self._reader = HistoryReader(runs=home.path / "runs", lake_uri=lake_uri)
         self._journal = Journal(run.journal_path, run=run.id) if run else None
+        self._newest = Newest(self._journal.last_predictions() if self._journal else ())
         # Counts are read beside the writer, so that asking for them never waits for an append.
         self._gauge = JournalReader(run.journal_path) if run else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -83,6 +85,8 @@ class InferenceHistory(InferenceStore):
         Raises StoreError if nothing of the call was stored; the same call may be made again.
         """
         new = await self._write(partial(self._own().appending, records))
+        for record in records:
+            self._newest.take(record.decision.predictions)
         self._counters["appended"] += new
         self._counters["repeated"] += len(records) - new
         if new and self._waiting_since is None:
@@ -112,9 +116,16 @@ class InferenceHistory(InferenceStore):
         """Return the rows asked for, ordered by (event_ns, symbol, model, ...), each once."""
         return await asyncio.to_thread(self._reader.query, query)
 
-    async def last(self, symbol: str) -> tuple[Prediction, ...]:
-        """Return every model's newest Prediction for `symbol` in this run, in their order."""
-        return await self._on(self._writer, partial(self._own().last_predictions, symbol))
+    async def last(
+        self, symbol: str | None = None, *, model: str | None = None
+    ) -> tuple[Prediction, ...]:
+        """Return the newest Prediction of this run by symbol and model, from memory.
+
+        Those of a symbol come in the order its models answered. None is every symbol, every model;
+        nothing that was said is left out, nothing that is not durable is in it.
+        """
+        self._own()
+        return self._newest.find(symbol, model)
 
     async def at(self, symbol: str, event_ns: int) -> tuple[Prediction, ...]:
         """Return every model's Prediction for `symbol` as of an instant of this run [ns UTC].
