@@ -72,6 +72,21 @@ class Asked:
         return self.columns or tuple(COLUMNS[self.table])
 
     @property
+    def key(self) -> tuple[str, ...]:
+        """Return the columns that tell rows apart and order them."""
+        return KEYS[self.table]
+
+    @property
+    def stored(self) -> tuple[str, ...]:
+        """Return the columns that are read: those of the answer and of the key."""
+        return tuple(dict.fromkeys((*self.names, *self.key)))
+
+    @property
+    def order(self) -> str:
+        """Return the order in SQL: newest first where there is a limit, else oldest first."""
+        return ", ".join(name if self.limit is None else f"{name} DESC" for name in self.key)
+
+    @property
     def span(self) -> Span:
         """Return the event times rows can have."""
         asked = self.where.get("event_ns", Span())
@@ -89,8 +104,7 @@ class Asked:
             terms.append(term)
             values += bound
         if self.after is not None:
-            key = KEYS[self.table]
-            terms.append(f"event_ns <= ? AND ({', '.join(key)}) < ({_marks(key)})")
+            terms.append(f"event_ns <= ? AND ({', '.join(self.key)}) < ({_marks(self.key)})")
             values += [self.after[0], *self.after]
         return " AND ".join(terms) or "TRUE", values
 
@@ -122,9 +136,7 @@ def asked_of(query: Query) -> Asked:
         "confidence": Span(query.min_confidence, None, query.max_confidence),
     }
     where |= {column: span for column, span in spans.items() if span != Span()}
-    return Asked(
-        table, where, limit=query.limit, after=query.after, outcome=query.outcome
-    )
+    return Asked(table, where, limit=query.limit, after=query.after, outcome=query.outcome)
 
 
 def _term(column: str, wanted: Any) -> tuple[str, list[Any]]:

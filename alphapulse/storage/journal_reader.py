@@ -81,7 +81,7 @@ class JournalReader:
             rows = db.execute(sql, (after, 2**62 if to is None else to, *values)).fetchall()
         return [unpacked(table, row) for row in rows]
 
-    def fetch(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def fetch(self, sql: str, values: Mapping[str, Any] | Sequence[Any]) -> list[tuple[Any, ...]]:
         """Return what a SELECT on the tables behind them finds."""
         with self._database() as db:
             return db.execute(sql, values).fetchall()

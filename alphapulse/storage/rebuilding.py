@@ -12,12 +12,13 @@ import numpy as np
 from alphapulse.domain.inference import InputPackage, StreamRef
 from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import Flags, Floats, Ints
+from alphapulse.storage.conditions import Span, Where
 from alphapulse.storage.encoding import package_of, table_of
 
 # axes: T row, oldest first · C column
 
-# Finds rows of a table: its name, a condition, the values the condition binds.
-Fetch = Callable[[str, str, Sequence[Any]], list[dict[str, Any]]]
+# Finds rows of a table by what they must be like.
+Fetch = Callable[[str, Where], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +46,8 @@ def rebuilt(ids: Sequence[str], fetch: Fetch) -> dict[str, ModelInput]:
 
     Raises StoreError if a row of one is missing, or what is stored does not give its bits.
     """
-    marks = ", ".join("?" * len(ids))
     wanted: dict[str, dict[tuple[str, int], list[str]]] = defaultdict(lambda: defaultdict(list))
-    for row in fetch("inferences", f"id IN ({marks})", ids):
+    for row in fetch("inferences", {"id": list(ids)}):
         wanted[row["run"]][row["symbol"], row["event_ns"]].append(row["id"])
     inputs: dict[str, ModelInput] = {}
     for run, by_decision in wanted.items():
@@ -77,8 +77,7 @@ def _packages(
     run: str, by_decision: dict[tuple[str, int], list[str]], fetch: Fetch
 ) -> list[InputPackage]:
     times = [event_ns for _, event_ns in by_decision]
-    marks = ", ".join("?" * len(times))
-    rows = fetch("packages", f"run = ? AND event_ns IN ({marks})", (run, *times))
+    rows = fetch("packages", {"run": run, "event_ns": times})
     return [package_of(row) for row in rows if (row["symbol"], row["event_ns"]) in by_decision]
 
 
@@ -91,14 +90,18 @@ def shared_rows(run: str, packages: Sequence[InputPackage], fetch: Fetch) -> Sha
                 refs[ref.symbol, ref.stream].append(ref)
     until_ns = max((package.event_ns for package in packages), default=0)
     found: Shared = {}
-    for key, of_stream in refs.items():
-        span = (min(r.first_ns for r in of_stream), max(r.last_ns for r in of_stream))
-        where = "run = ? AND symbol = ? AND stream = ? AND ts_ns BETWEEN ? AND ?"
-        # no row is shown before its time, so that days before the span are not looked at
-        where += " AND event_ns BETWEEN ? AND ?"
-        rows = fetch("rows", where, (run, *key, *span, span[0], until_ns))
+    for (symbol, stream), of_stream in refs.items():
+        first_ns, last_ns = min(r.first_ns for r in of_stream), max(r.last_ns for r in of_stream)
+        where = {
+            "run": run,
+            "symbol": symbol,
+            "stream": stream,
+            "ts_ns": Span(first_ns, None, last_ns),
+            "event_ns": Span(first_ns, None, until_ns),  # no row is shown before its time
+        }
+        rows = fetch("rows", where)
         if rows:
-            found[key] = _stream(sorted(rows, key=lambda row: int(row["ts_ns"])))
+            found[symbol, stream] = _stream(sorted(rows, key=lambda row: int(row["ts_ns"])))
     return found
 
 
