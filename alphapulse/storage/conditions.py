@@ -57,6 +57,7 @@ class Asked:
         limit: how many of the newest; None are all.
         after: key of a row; only rows whose key is smaller.
         outcome: of an inference or a prediction, see `Query.outcome`.
+        lake_first: whether a row that journal and lake both have comes from the lake in any case.
     """
 
     table: str
@@ -65,6 +66,7 @@ class Asked:
     limit: int | None = None
     after: tuple[Any, ...] | None = None
     outcome: str | None = None
+    lake_first: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:

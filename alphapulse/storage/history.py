@@ -16,6 +16,7 @@ from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.interfaces import InferenceStore, Query
 from alphapulse.storage.batch_report import BatchReport, report_of
+from alphapulse.storage.conditions import Where
 from alphapulse.storage.following import follow
 from alphapulse.storage.group_commit import GroupCommit
 from alphapulse.storage.history_reader import HistoryReader
@@ -24,6 +25,10 @@ from alphapulse.storage.journal import Journal, Write
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake
 from alphapulse.storage.newest import Newest
+from alphapulse.storage.showing import Shown, show
+from alphapulse.storage.sql import answer_sql
+from alphapulse.storage.stats import stats
+from alphapulse.storage.verifying import Verified, verify
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,6 +68,7 @@ class InferenceHistory(InferenceStore):
         the disk fails answers with StoreError, and well again once the disk is.
         """
         lake_uri = settings.lake_uri or str(home.path / "lake")
+        self._home = home
         self._settings = settings
         self._lake = Lake(lake_uri)
         self._reader = HistoryReader(runs=home.path / "runs", lake_uri=lake_uri)
@@ -157,6 +163,29 @@ class InferenceHistory(InferenceStore):
         Inferences of one decision share its input. Raises StoreError as `rebuild` does.
         """
         return await asyncio.to_thread(self._reader.inputs, ids)
+
+    async def show(self, inference_id: str) -> Shown | None:
+        """Return all that is kept of an inference, its input rebuilt; None if it is not stored.
+
+        Raises StoreError if journal or lake cannot be read; an input that cannot be rebuilt is
+        told in the answer.
+        """
+        return await asyncio.to_thread(show, self._reader, inference_id)
+
+    async def verify(
+        self, where: Where, *, tell: Callable[[int, int], None] = lambda done, total: None
+    ) -> Verified:
+        """Rebuild every input of a range and compare its hash: see `storage.verifying.verify`."""
+        return await asyncio.to_thread(verify, self._reader, where, tell=tell)
+
+    async def stats(self) -> dict[str, Any]:
+        """Return how much history there is and where it lies: see `storage.stats.stats`."""
+        return await asyncio.to_thread(stats, self._reader, self._home.path)
+
+    async def sql(self, statement: str) -> pd.DataFrame:
+        """Return what a SELECT over the tables finds: see `storage.sql.answer_sql`."""
+        answer = await asyncio.to_thread(answer_sql, self._reader, statement)
+        return answer.to_pandas()
 
     async def follow(self, after: Cursor, limit: int) -> Followed:
         """Return what this run appended after a cursor, up to `limit` decisions, in event order.

@@ -21,7 +21,7 @@ from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.judging import judged_sql, needed
 from alphapulse.storage.lake import Lake
 from alphapulse.storage.lake_files import LakeFile, LakeFiles, Snapshot
-from alphapulse.storage.open_journals import OpenJournals, is_few, reached, recent
+from alphapulse.storage.open_journals import OpenJournal, OpenJournals, is_few, reached, recent
 from alphapulse.storage.rebuilding import Fetch, rebuilt
 from alphapulse.storage.tables import COLUMNS
 
@@ -77,6 +77,20 @@ class HistoryReader:
         found: list[dict[str, Any]] = self.find(Asked(table, where)).to_pylist()
         return found
 
+    def extent(self, table: str) -> tuple[list[LakeFile], list[tuple[OpenJournal, int]]]:
+        """Return a table's files in the lake, and up to which number it has each journal's rows."""
+        journals = self.journals.of(None)
+        snapshot = self._lake.at(table, writers=[journal.name for journal in journals])
+        numbers = reached(journals, snapshot, table)
+        files = list(snapshot.files) if snapshot else []
+        return files, list(zip(journals, numbers, strict=True))
+
+    def in_lake(self, table: str, where: Where) -> bool:
+        """Return whether a file of the lake may hold such rows."""
+        snapshot = self._lake.at(table, writers=())
+        asked = Asked(table, where)
+        return snapshot is not None and any(file.may_hold(asked) for file in snapshot.files)
+
     def rebuild(self, inference_id: str) -> ModelInput:
         """Return the input of a stored inference, bit for bit what the model was fed.
 
@@ -117,7 +131,7 @@ class HistoryReader:
         run = asked.where.get("run")
         journals = self.journals.of(run)
         everything = [0] * len(journals)
-        soon = bool(journals) and is_few(asked, journals)
+        soon = bool(journals) and not asked.lake_first and is_few(asked, journals)
         if run is not None and soon:
             return Gathered(asked, None, (), recent(asked, journals, everything))
         snapshot = self._lake.at(asked.table, writers=[journal.name for journal in journals])
@@ -148,6 +162,10 @@ class HistoryReader:
         if not part.recent.num_rows:
             return f"({stored})", values
         return f"({stored} UNION ALL SELECT {names} FROM {fresh})", values
+
+    def paths(self, part: Gathered) -> list[str]:
+        """Return the files DuckDB reads itself for what was gathered."""
+        return self._lake.paths(part.snapshot, part.files) if part.snapshot else []
 
     def cursor(self) -> duckdb.DuckDBPyConnection:
         """Return a connection of its own to the one open database; whoever asks closes it."""

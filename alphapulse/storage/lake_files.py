@@ -102,7 +102,7 @@ class LakeFiles:
             name = f"lake_{snapshot.table}"
             database.register(name, self._dataset(snapshot))
             return name
-        paths = [f"{snapshot.address}/{file.path}" for file in files]
+        paths = self.paths(snapshot, files)
         there = {path: self._columns_of(path) for path in paths}
         every = frozenset.union(*there.values()) | set(PARTITIONS)
         shown = ", ".join(
@@ -115,6 +115,10 @@ class LakeFiles:
             f"(SELECT {shown} FROM read_parquet([{quoted}], hive_partitioning = true, "
             f"hive_types_autocast = false, union_by_name = {str(by_name).lower()}))"
         )
+
+    def paths(self, snapshot: Snapshot, files: Sequence[LakeFile]) -> list[str]:
+        """Return where the files are that DuckDB reads itself."""
+        return [f"{snapshot.address}/{file.path}" for file in files] if self._is_local else []
 
     def _columns_of(self, path: str) -> frozenset[str]:
         if path not in self._columns:  # a file never changes

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import InputPackage, StreamRef
 from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import Flags, Floats, Ints
@@ -17,6 +18,8 @@ from alphapulse.storage.encoding import package_of, table_of
 
 # axes: T row, oldest first · C column
 
+# What reading bytes that mean nothing ends in.
+UNREADABLE = (StoreError, ValueError, LookupError, TypeError, ArithmeticError)
 # Finds rows of a table by what they must be like.
 Fetch = Callable[[str, Where], list[dict[str, Any]]]
 
