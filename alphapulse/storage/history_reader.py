@@ -151,10 +151,13 @@ class HistoryReader:
         """
         asked, names = part.asked, ", ".join(part.asked.stored)
         fresh = f"recent_{asked.table}"
-        database.register(fresh, part.recent)
-        if part.snapshot is None or not part.files:
+        is_stored = part.snapshot is not None and bool(part.files)
+        if part.recent.num_rows or not is_stored:
+            database.register(fresh, part.recent)
+        if not is_stored:
             return fresh, []
         where, values = asked.sql()
+        assert part.snapshot is not None
         source = self._lake.source(part.snapshot, part.files, database)
         stored = f"SELECT {names} FROM {source} WHERE {where}"
         if cut and asked.limit is not None:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -75,10 +76,13 @@ class LakeFiles:
         self._datasets: dict[str, tuple[str, Any]] = {}
         self._columns: dict[str, frozenset[str]] = {}
         self._lock = threading.Lock()
-        self._is_local = "://" not in lake.uri and not _GLOB & set(lake.uri)
+        self._is_folder = "://" not in lake.uri
+        self._is_local = self._is_folder and not _GLOB & set(lake.uri)
 
     def at(self, table: str, *, writers: Sequence[str]) -> Snapshot | None:
         """Return a table as it is now, None before its first batch; raises StoreError."""
+        if self._is_folder and not Path(self._lake.uri, table).exists():
+            return None  # the lake would take its time to find that out
         with self._lock:
             delta = self._lake.newest(table)
             if delta is None:

@@ -12,11 +12,11 @@ from typing import Any
 import pyarrow as pa
 
 from alphapulse.storage.conditions import Asked
-from alphapulse.storage.encoding import unpacked
+from alphapulse.storage.encoding import unpacked_column
 from alphapulse.storage.journal_reader import JournalReader
-from alphapulse.storage.lake import arrow_schema, arrow_table
+from alphapulse.storage.lake import arrow_schema
 from alphapulse.storage.lake_files import Snapshot
-from alphapulse.storage.tables import COLUMNS, COMPRESSED, SERIES
+from alphapulse.storage.tables import SERIES
 
 FEW = 2_000  # decisions that a journal gives sooner than the lake does
 # Remark of a journal: newest event time [ns UTC] of what it no longer holds and the lake does.
@@ -25,6 +25,7 @@ LAKE_ONLY = "lake_only_ns"
 _DENSE = frozenset({"run", "symbol", "model", "timeframe", "event_ns"})
 _COUNT = "SELECT count(*) FROM (SELECT 1 FROM decisions WHERE event_ns BETWEEN ? AND ? LIMIT ?)"
 _NEWEST_NS = 2**62
+_WIDER = 8  # how much further back the next look goes
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,12 @@ def is_few(asked: Asked, journals: Sequence[OpenJournal]) -> bool:
     """
     if SERIES[asked.table] in ("row", "outcome"):  # they have no index by event time
         return False
-    span = asked.span
-    oldest = -1 if span.first is None else int(span.first)
-    if any(journal.lake_only_ns >= oldest for journal in journals):
+    oldest_ns, newest_ns = _bounds(asked)
+    if any(journal.lake_only_ns >= oldest_ns for journal in journals):
         return False
     if asked.limit is not None and asked.limit <= FEW and asked.where.keys() <= _DENSE:
         return True
-    newest = [int(end) for end in (span.end, span.last) if end is not None]
-    bounds = (oldest, min(newest, default=_NEWEST_NS), FEW + 1)
+    bounds = (oldest_ns, newest_ns, FEW + 1)
     num: int = sum(journal.reader.fetch(_COUNT, bounds)[0][0] for journal in journals)
     return num <= FEW
 
@@ -105,34 +104,55 @@ def reached(journals: Sequence[OpenJournal], snapshot: Snapshot | None, table: s
 def recent(asked: Asked, journals: Sequence[OpenJournal], after: Sequence[int]) -> pa.Table:
     """Return what is asked for of the rows above a number in each journal, sorted and cut."""
     names = asked.stored
-    if COMPRESSED & set(names):
-        names = tuple(COLUMNS[asked.table])
     rows: list[tuple[Any, ...]] = []
     for journal, number in zip(journals, after, strict=True):
-        rows += _selected(asked, journal, number, names)
+        rows += _selected(asked, journal, number)
     if len(journals) > 1:
         rows.sort(key=itemgetter(*map(names.index, asked.key)), reverse=asked.limit is not None)
     if asked.limit is not None:
         rows = rows[: asked.limit][::-1]
-    if names == tuple(COLUMNS[asked.table]):
-        rows = [unpacked(asked.table, row) for row in rows]
-        return arrow_table(asked.table, rows).select(asked.stored)
     schema = arrow_schema(asked.table)
     columns = zip(*rows, strict=True) if rows else [()] * len(names)
     arrays = [
-        pa.array(column, schema.field(name).type)
+        pa.array(unpacked_column(asked.table, name, column), schema.field(name).type)
         for name, column in zip(names, columns, strict=True)
     ]
     return pa.Table.from_arrays(arrays, names=list(names))
 
 
-def _selected(
-    asked: Asked, journal: OpenJournal, number: int, names: Sequence[str]
-) -> list[tuple[Any, ...]]:
-    where, values = asked.sql()
-    if number:  # else SQLite would look for numbers where an index has the times
+def _selected(asked: Asked, journal: OpenJournal, number: int) -> list[tuple[Any, ...]]:
+    """Return the rows above a number; of a limit, the newest are looked for by decisions."""
+    what, where, values = f"SELECT {', '.join(asked.stored)} FROM {asked.table}", *asked.sql()
+    if number:
         where, values = f"number > ? AND ({where})", [number, *values]
-    sql = f"SELECT {', '.join(names)} FROM {asked.table} WHERE {where} ORDER BY {asked.order}"
-    if asked.limit is not None:
-        sql += f" LIMIT {asked.limit}"
-    return journal.reader.fetch(sql, values)
+    if asked.limit is None and number:
+        return journal.reader.fetch(f"{what} WHERE {where} ORDER BY {asked.order}", values)
+    # SQLite takes the index of the times where both ends are given, else it reads everything.
+    sql = f"{what} WHERE event_ns BETWEEN ? AND ? AND ({where}) ORDER BY {asked.order} LIMIT ?"
+    oldest_ns, newest_ns = _bounds(asked)
+    most = -1 if asked.limit is None else asked.limit
+    num = most if SERIES[asked.table] == "decision" else -1
+    while True:
+        since_ns = _since(asked, journal, num) if num > 0 else -1
+        rows = journal.reader.fetch(sql, (max(since_ns, oldest_ns), newest_ns, *values, most))
+        if since_ns < 0 or len(rows) == most:
+            return rows
+        num *= _WIDER
+
+
+def _bounds(asked: Asked) -> tuple[int, int]:
+    """Return the oldest and the newest event time that can be meant [ns UTC]."""
+    span = asked.span
+    ends = [span.end - 1] if span.end is not None else []
+    ends += [span.last] if span.last is not None else []
+    return int(span.first or 0), int(min(ends, default=_NEWEST_NS))
+
+
+def _since(asked: Asked, journal: OpenJournal, num: int) -> int:
+    """Return the instant of the decision `num` before the newest that can be meant, -1 of none."""
+    where, values = "event_ns BETWEEN ? AND ?", list[Any](_bounds(asked))
+    if isinstance(symbol := asked.where.get("symbol"), str):
+        where, values = f"{where} AND symbol = ?", [*values, symbol]
+    sql = f"SELECT event_ns FROM decisions WHERE {where} ORDER BY event_ns DESC LIMIT 1 OFFSET ?"
+    found = journal.reader.fetch(sql, (*values, num))
+    return found[0][0] if found else -1
