@@ -81,19 +81,20 @@ class LakeFiles:
 
     def at(self, table: str, *, writers: Sequence[str]) -> Snapshot | None:
         """Return a table as it is now, None before its first batch; raises StoreError."""
-        if self._is_folder and not Path(self._lake.uri, table).exists():
-            return None  # the lake would take its time to find that out
         with self._lock:
+            known = self._known.pop(table, None)  # forgotten where the table cannot be read
+            if known is None and self._is_folder and not Path(self._lake.uri, table).exists():
+                return None  # the lake would take its time to find that out
             delta = self._lake.newest(table)
             if delta is None:
                 return None
             with self._lake.failing(table):
                 state = _state(delta)
-                if self._known.get(table, ("",))[0] != state:
-                    self._known[table] = state, _files_of(delta)
+                if known is None or known[0] != state:
+                    known = state, _files_of(delta)
                 reached = tuple(delta.transaction_version(writer) or 0 for writer in writers)
-            files = self._known[table][1]
-            return Snapshot(table, files, reached, f"{self._lake.uri}/{table}")
+            self._known[table] = known
+            return Snapshot(table, known[1], reached, f"{self._lake.uri}/{table}")
 
     def source(
         self, snapshot: Snapshot, files: Sequence[LakeFile], database: duckdb.DuckDBPyConnection
