@@ -15,6 +15,13 @@ SHOWN = {
         *("event_ns", "known_ns", "symbol", "model", "timeframe", "level"),
         *("kind", "action", "reason", "hit", "result"),
     ),
+    "examples": (
+        *("event_ns", "known_ns", "symbol", "model", "state"),
+        *("hit", "loss", "stratum"),
+    ),
+    "orders": ("event_ns", "symbol", "purpose", "order_id", "inference_id"),
+    "training_rounds": ("event_ns", "model", "trigger", "state", "num_compared", "reason"),
+    "alerts": ("event_ns", "symbol", "code", "message", "remedy"),
     "recordings": ("path", "replay", "content_hash", "reason"),
     "files": (
         *("file", "rows", "first_ns", "last_ns"),

@@ -63,7 +63,7 @@ class HistoryReader:
 
         Raises ConfigError on a query that cannot be, StoreError if journal or lake cannot be read.
         """
-        return self.find(asked_of(query)).to_pandas()
+        return self.find(asked_of(query)).to_pandas(integer_object_nulls=True)
 
     def find(self, asked: Asked) -> pa.Table:
         """Return rows of a table in the order of its key, each once."""

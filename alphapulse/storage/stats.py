@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ def stats(reader: HistoryReader, home: Path) -> dict[str, Any]:
     return {
         "tables": tables,
         "runs": runs + [{**_NO_JOURNAL, "run": run} for run in sorted(lake_only)],
-        "newest_ns": max((row["newest_ns"] for row in tables), default=-1),
+        "newest_ns": _newest([row["newest_ns"] for row in tables]),
         "lake_files": sum(row["lake_files"] for row in tables),
         "lake_bytes": sum(row["lake_bytes"] for row in tables),
         "journal_bytes": sum(run["journal_bytes"] for run in runs),
@@ -58,12 +59,16 @@ def _table(
         "rows_in_journal_alone": in_journal,
         "lake_files": len(files),
         "lake_bytes": sum(file.num_bytes for file in files),
-        "newest_ns": max([file.last_ns for file in files] + [ns for _, ns in beside], default=-1),
+        "newest_ns": _newest([file.last_ns for file in files] + [ns for _, ns in beside]),
     }
 
 
-def _above(journal: OpenJournal, table: str, number: int) -> tuple[int, int]:
-    """Return number and newest event time of a table's rows above a number, -1 of none."""
-    sql = f"SELECT count(*), coalesce(max(event_ns), -1) FROM {table} WHERE number > ?"
+def _above(journal: OpenJournal, table: str, number: int) -> tuple[int, int | None]:
+    """Return how many rows of a table have a higher number, and their newest event time."""
+    sql = f"SELECT count(*), max(event_ns) FROM {table} WHERE number > ?"
     ((num, newest_ns),) = journal.reader.fetch(sql, (number,))
     return num, newest_ns
+
+
+def _newest(times_ns: Sequence[int | None]) -> int | None:
+    return max((ns for ns in times_ns if ns is not None), default=None)
