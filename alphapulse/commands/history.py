@@ -164,7 +164,8 @@ def _shown(table: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _readable(told: dict[str, Any]) -> dict[str, Any]:
     """Return what `show` tells as tables, and the rest as pairs; the hidden state is left out."""
-    pairs = {name: value for name, value in told["inference"].items() if name != "hidden"}
+    once = {"hidden", *told["input"]}
+    pairs = {name: value for name, value in told["inference"].items() if name not in once}
     tables = {
         "forecasts": _shown("predictions", told["forecasts"]),
         "outcomes": _shown("outcomes", told["outcomes"]),

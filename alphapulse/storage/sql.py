@@ -41,10 +41,10 @@ def answer_sql(reader: HistoryReader, statement: str) -> pa.Table:
         try:
             return database.sql(statement).to_arrow_table()
         except duckdb.IOException as error:
-            raise StoreError(f"sql: {error}; check that the lake can be read") from error
+            raise StoreError(f"sql: {_said(error)}; check that the lake can be read") from error
         except duckdb.Error as error:
             raise InvalidRequest(
-                f"sql: {error}; the tables are {', '.join(COLUMNS)}, and "
+                f"sql: {_said(error)}; the tables are {', '.join(COLUMNS)}, and "
                 "`SELECT column_name FROM (DESCRIBE inferences)` lists the columns of one"
             ) from None
 
@@ -53,7 +53,7 @@ def _require_select(statement: str) -> None:
     try:
         parsed = duckdb.extract_statements(statement)
     except duckdb.Error as error:
-        raise InvalidRequest(f"sql: expected one SELECT, was {error}; correct it") from None
+        raise InvalidRequest(f"sql: expected one SELECT, was {_said(error)}; correct it") from None
     kinds = [one.type.name for one in parsed]
     if kinds != ["SELECT"]:
         raise InvalidRequest(
@@ -69,3 +69,7 @@ def _view(reader: HistoryReader, table: str, database: duckdb.DuckDBPyConnection
     names = ", ".join(gathered.asked.names)
     database.execute(f"CREATE VIEW {table} AS SELECT {names} FROM {relation}")
     return reader.paths(gathered)
+
+
+def _said(error: duckdb.Error) -> str:
+    return " ".join(str(error).split())

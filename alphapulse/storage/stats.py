@@ -34,8 +34,14 @@ def stats(reader: HistoryReader, home: Path) -> dict[str, Any]:
         "lake_files": sum(row["lake_files"] for row in tables),
         "lake_bytes": sum(row["lake_bytes"] for row in tables),
         "journal_bytes": sum(run["journal_bytes"] for run in runs),
-        "disk_free_bytes": shutil.disk_usage(home).free,
+        "disk_free_bytes": _free_bytes(home),
     }
+
+
+def _free_bytes(place: Path) -> int:
+    """Return the room where a folder is, or will be."""
+    there = next(path for path in (place, *place.absolute().parents) if path.exists())
+    return shutil.disk_usage(there).free
 
 
 _NO_JOURNAL = {"number": "", "decisions": 0, "inferences": 0, "unbatched": 0, "journal_bytes": 0}

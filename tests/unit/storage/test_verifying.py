@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 import zlib
 from collections.abc import Callable
@@ -45,15 +46,22 @@ class Stored:
         return str(self.home.path / "lake")
 
 
-@pytest.fixture
-def stored(recordings: Path, tmp_path: Path) -> Stored:
-    home, settings = Home(tmp_path), Settings()
+@pytest.fixture(scope="module")
+def kept(recordings: Path, tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    home, settings = Home(tmp_path_factory.mktemp("kept")), Settings()
     start = {"source": "recording", "recording": recordings.name, "content_hash": "as recorded"}
     run = home.open_run(**start, settings=settings, checkpoints={}, fresh=False)
     history = InferenceHistory(home, run=run, settings=settings.storage)
     inputs = asyncio.run(replayed(recordings, history, run))
     history.close()
     return Stored(home, run, sorted({input.event_ns for input in inputs.values()}))
+
+
+@pytest.fixture
+def stored(kept: Stored, tmp_path: Path) -> Stored:
+    """Return a copy of a run, to be damaged."""
+    home = Home(Path(shutil.copytree(kept.home.path, tmp_path / "home")))
+    return Stored(home, home.run(1), kept.instants)
 
 
 def alter(stored: Stored, *statements: tuple[str, tuple[object, ...]]) -> None:
