@@ -57,6 +57,11 @@ class InferenceHistoryActor:
         """Return the rows asked for."""
         return await self._history.query(query)
 
+    async def show(self, inference_id: str) -> Mapping[str, Any] | None:
+        """Return all that is kept of an inference, its input rebuilt; None if it is not stored."""
+        shown = await self._history.show(inference_id)
+        return None if shown is None else shown.as_dict()
+
     async def last(self, model: str | None = None) -> Mapping[str, tuple[Prediction, ...]]:
         """Return the newest durable predictions of each symbol that has one; of one model or all.
 

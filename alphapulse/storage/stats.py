@@ -12,6 +12,8 @@ from alphapulse.storage.lake_files import LakeFile
 from alphapulse.storage.open_journals import OpenJournal
 from alphapulse.storage.tables import COLUMNS
 
+_NO_JOURNAL = {"number": "", "decisions": 0, "inferences": 0, "unbatched": 0, "journal_bytes": 0}
+
 
 def stats(reader: HistoryReader, home: Path) -> dict[str, Any]:
     """Return rows and bytes by table, what the journals hold, and the room on the home's disk.
@@ -42,9 +44,6 @@ def _free_bytes(place: Path) -> int:
     """Return the room where a folder is, or will be."""
     there = next(path for path in (place, *place.absolute().parents) if path.exists())
     return shutil.disk_usage(there).free
-
-
-_NO_JOURNAL = {"number": "", "decisions": 0, "inferences": 0, "unbatched": 0, "journal_bytes": 0}
 
 
 def _run(journal: OpenJournal) -> dict[str, Any]:
