@@ -107,7 +107,9 @@ def test_people_use_the_api_with_the_token_and_are_told_what_is_wrong(live: UpPr
     assert len(page["rows"]) == 3
     before = live.get(f"inferences?model=cnn&timeframe=1m&limit=3&after={page['next']}").json()
     assert before["rows"][-1]["event_ns"] <= page["rows"][0]["event_ns"]
-    last = live.get("inferences/last?model=moe&symbol=ETH/USDT").json()[0]
+    said = live.get("inferences/last?model=moe&symbol=ETH/USDT")
+    assert said.status_code == 200, said.text
+    (last,) = said.json()
     shown = live.get(f"inferences/{last['id']}").json()
     assert (shown["inference"]["id"], shown["input"]["is_whole"]) == (last["id"], True)
     assert shown["input"]["shapes"]["bars_SFTC"] == [2, 4, 300, 32]
