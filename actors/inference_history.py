@@ -58,9 +58,17 @@ class InferenceHistoryActor:
         """Return the rows asked for."""
         return await self._history.query(query)
 
-    async def last(self) -> Mapping[str, tuple[Prediction, ...]]:
-        """Return the predictions of the newest durable decision of each symbol that has one."""
-        found = {symbol: await self._history.last(symbol) for symbol in self._symbols}
+    async def show(self, inference_id: str) -> Mapping[str, Any] | None:
+        """Return all that is kept of an inference, its input rebuilt; None if it is not stored."""
+        shown = await self._history.show(inference_id)
+        return None if shown is None else shown.as_dict()
+
+    async def last(self, model: str | None = None) -> Mapping[str, tuple[Prediction, ...]]:
+        """Return the newest durable predictions of each symbol that has one; of one model or all.
+
+        The answer comes from memory.
+        """
+        found = {symbol: await self._history.last(symbol, model=model) for symbol in self._symbols}
         return {symbol: predictions for symbol, predictions in found.items() if predictions}
 
     async def at(self, event_ns: int) -> Mapping[str, tuple[Prediction, ...]]:

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from alphapulse.commands import asking, collecting, learning, lookahead, running, trading
+from alphapulse.commands import collecting, history, learning, lookahead, running, settings, trading
 from alphapulse.domain.errors import AlphaPulseError
 
 app = typer.Typer(
@@ -30,16 +30,20 @@ for command in (
     *(trading.halt, trading.resume, trading.orders, trading.positions),
 ):
     app.command()(command)
-history = typer.Typer(help="Ask the inference history.", no_args_is_help=True)
-history.command()(asking.query)
+asked = typer.Typer(help="Ask the inference history.", no_args_is_help=True)
+asked.command()(history.query)
+asked.command()(history.show)
+asked.command()(history.verify)
+asked.command()(history.stats)
+asked.command()(history.sql)
 config = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
-config.command()(asking.show)
-config.command()(asking.validate)
+config.command()(settings.show)
+config.command()(settings.validate)
 models = typer.Typer(help="See who answers, promote a checkpoint, go back.", no_args_is_help=True)
 models.command("list")(learning.list_models)
 models.command()(learning.promote)
 models.command()(learning.rollback)
-app.add_typer(history, name="history")
+app.add_typer(asked, name="history")
 app.add_typer(config, name="config")
 app.add_typer(models, name="models")
 

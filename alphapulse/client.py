@@ -23,10 +23,8 @@ from alphapulse.data.recordings import list_recordings
 from alphapulse.data.tape import VARIABLE, find_recording
 from alphapulse.domain.errors import ClusterError, InvalidRequest, NoData, Unavailable
 from alphapulse.domain.market import Timeframe
-from alphapulse.interfaces import Query
 from alphapulse.models.checkpoints import Registry
 from alphapulse.models.versions import Versions
-from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
 
 ANSWER_S = 20.0  # how long the endpoint may take
@@ -96,20 +94,6 @@ def end_up(home: Path) -> dict[str, Any]:
             )
         time.sleep(0.1)
     return {"state": "stopped", "ended": True, "pid": holder}
-
-
-def query_history(home: Path, query: Query) -> list[dict[str, Any]]:
-    """Return the rows asked for as plain values, from the files of `home`: no cluster is needed."""
-    settings = load_settings(home)
-    history = InferenceHistory(Home(home), settings=settings.storage)
-    try:
-        frame = asyncio.run(history.query(query))
-    finally:
-        history.close()
-    return [
-        {key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()}
-        for row in frame.to_dict(orient="records")
-    ]
 
 
 def halt(home: Path, reason: str) -> dict[str, Any]:

@@ -196,9 +196,14 @@ class History(ActorProxy):
         frame: pd.DataFrame = await self._call("query", query)
         return frame
 
-    async def last(self) -> Mapping[str, tuple[Prediction, ...]]:
-        """Return, by symbol, the predictions of the newest durable decision."""
-        last: Mapping[str, tuple[Prediction, ...]] = await self._call("last")
+    async def show(self, inference_id: str) -> Mapping[str, Any] | None:
+        """Return all that is kept of an inference, its input rebuilt; None if it is not stored."""
+        shown: Mapping[str, Any] | None = await self._call("show", inference_id)
+        return shown
+
+    async def last(self, model: str | None = None) -> Mapping[str, tuple[Prediction, ...]]:
+        """Return, by symbol, the newest durable predictions of one model or all, from memory."""
+        last: Mapping[str, tuple[Prediction, ...]] = await self._call("last", model)
         return last
 
     async def at(self, event_ns: int) -> Mapping[str, tuple[Prediction, ...]]:

@@ -9,8 +9,9 @@ from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
+from alphapulse.domain.errors import ConfigError
 from alphapulse.domain.inference import DecisionRecord, Example, Prediction
 from alphapulse.domain.inputs import InputSpec, ModelInput
 from alphapulse.domain.learning import Outcome
@@ -152,25 +153,83 @@ class Executor(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Query:
-    """Which inferences to find; None is no restriction.
+    """Which rows of the history to find; None is no restriction.
 
     Attributes:
-        table: `inferences` (one row per model, symbol and time), `predictions` (one per timeframe
-            and level too) or `outcomes` (what came of a prediction or an action).
-        timeframe: of a forecast or an outcome; not in `inferences`.
+        table: `inferences` (one row a model, symbol and time), `predictions` (one a timeframe and
+            level too), `outcomes` (what came of a prediction or an action), `examples` (what came
+            of an inference as a whole), `orders`, `training_rounds` or `alerts`.
+        timeframe: of a forecast or an outcome.
+        action: what the model said, or what was settled: buy, sell or hold.
+        decision: what the orchestrator decided on it: buy, sell or hold.
+        outcome: of an inference: `hit` (at least half of its answers came as said), `missed`
+            (fewer), `void` (it can have no answer) or `pending` (not answered yet); of a
+            prediction its own answer alone. What was neither, such as a hold, is none of them.
+        min_confidence: smallest, inclusive, in 0..1; an unknown confidence is never inside.
+        max_confidence: largest, inclusive.
         from_ns: oldest event time [ns UTC], inclusive.
         to_ns: newest event time [ns UTC], exclusive.
         limit: newest rows kept.
+        after: where the page before ended: `storage.pages.next_page` gives it. Pages go back in
+            time, so that rows appended meanwhile move none of them.
+
+    Raises:
+        ConfigError: a value it cannot have.
     """
+
+    TABLES: ClassVar[tuple[str, ...]] = (
+        *("inferences", "predictions", "outcomes"),
+        *("examples", "orders", "training_rounds", "alerts"),
+    )
+    ACTIONS: ClassVar[tuple[str, ...]] = ("buy", "sell", "hold")
+    OUTCOMES: ClassVar[tuple[str, ...]] = ("hit", "missed", "pending", "void")
 
     table: str = "inferences"
     run: str | None = None
     symbol: str | None = None
     model: str | None = None
     timeframe: str | None = None
+    action: str | None = None
+    decision: str | None = None
+    outcome: str | None = None
+    min_confidence: float | None = None
+    max_confidence: float | None = None
     from_ns: int | None = None
     to_ns: int | None = None
     limit: int | None = None
+    after: tuple[Any, ...] | None = None
+
+    def __post_init__(self) -> None:
+        self._require("table", self.TABLES)
+        for name, known in (
+            *(("action", self.ACTIONS), ("decision", self.ACTIONS)),
+            ("outcome", self.OUTCOMES),
+        ):
+            if getattr(self, name) is not None:
+                self._require(name, known)
+        low = 0.0 if self.min_confidence is None else self.min_confidence
+        high = 1.0 if self.max_confidence is None else self.max_confidence
+        if not 0 <= low <= high <= 1:
+            raise ConfigError(
+                "query.confidence: expected 0 <= min_confidence <= max_confidence <= 1, was "
+                f"{self.min_confidence} and {self.max_confidence}; swap or widen them"
+            )
+        if self.from_ns is not None and self.to_ns is not None and self.from_ns > self.to_ns:
+            raise ConfigError(
+                f"query.from_ns: expected at most to_ns, was {self.from_ns} and {self.to_ns}; "
+                "swap them"
+            )
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(
+                f"query.limit: expected 1 or more, was {self.limit}; leave it out for all rows"
+            )
+
+    def _require(self, name: str, known: Sequence[str]) -> None:
+        value = getattr(self, name)
+        if value not in known:
+            raise ConfigError(
+                f"query.{name}: expected one of {', '.join(known)}, was {value!r}; choose one"
+            )
 
 
 class InferenceStore(Protocol):
@@ -194,7 +253,7 @@ class InferenceStore(Protocol):
 
     @abstractmethod
     async def query(self, query: Query) -> pd.DataFrame:
-        """Return the rows asked for, ordered by (event_ns, symbol, model).
+        """Return the rows asked for, oldest first: ordered by event_ns, then by the rest of a key.
 
         They come from journal and lake alike, each once.
         """

@@ -7,15 +7,17 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import Depends, Query
+from pydantic import BaseModel
 from ray.serve.handle import DeploymentHandle
 
 from alphapulse import cluster, interfaces
 from alphapulse.config import Settings
-from alphapulse.domain.errors import InvalidRequest, Unavailable
+from alphapulse.domain.errors import ConfigError, InvalidRequest, Unavailable
 from alphapulse.models.checkpoints import Registry
 from alphapulse.models.rounds import Rounds
 from alphapulse.storage.control import Control
 from alphapulse.storage.home import Home
+from alphapulse.storage.pages import after_of, cursor_of, next_page
 from serve_apps.plain import plain
 
 MAX_ROWS = 10_000
@@ -57,6 +59,24 @@ class Doors:
         """Return the rows of the history a query asks for, as plain values."""
         frame = await self.history.query(query)
         return plain(frame.to_dict(orient="records"))
+
+    async def page(self, table: str, asked: BaseModel) -> Any:
+        """Return a page of a table of the history, and `next`, what asks for the one before it.
+
+        Rows are oldest first; the first page ends with the newest. Raises InvalidRequest if what
+        is asked cannot be.
+        """
+        wanted = asked.model_dump(exclude_none=True)
+        self.known(wanted.get("symbol"))
+        if "after" in wanted:
+            wanted["after"] = after_of(table, wanted["after"])
+        try:
+            query = interfaces.Query(table=table, **wanted)
+            frame = await self.history.query(query)
+        except ConfigError as error:  # to whoever asks over HTTP it is no setting
+            raise InvalidRequest(str(error)) from None
+        rows = plain(frame.to_dict(orient="records"))
+        return {"rows": rows, "next": cursor_of(next_page(query, frame))}
 
     async def processes(self) -> list[dict[str, Any]]:
         """Return name, kind, process id and state of every actor and replica."""

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOF = ("actors", "serve_apps", "experiments")
 FRONT = (
     "analysing",  # what `lookahead` does: it asks rows, labels and models alike
+    "asking",
     "cli",
     "client",
     "collecting",
@@ -211,7 +212,7 @@ SENTENCE = '"""Do one thing."""\n'
         ("alphapulse/cluster.py", "import alphapulse.cli"),
         ("alphapulse/commands/running.py", "import actors.main"),
         (
-            "alphapulse/commands/asking.py",
+            "alphapulse/commands/settings.py",
             "import importlib\nimportlib.import_module('actors.main')",
         ),
         ("alphapulse/client.py", "import importlib\nimportlib.import_module('actors.main')"),

@@ -15,6 +15,13 @@ SHOWN = {
         *("event_ns", "known_ns", "symbol", "model", "timeframe", "level"),
         *("kind", "action", "reason", "hit", "result"),
     ),
+    "examples": (
+        *("event_ns", "known_ns", "symbol", "model", "state"),
+        *("hit", "loss", "stratum"),
+    ),
+    "orders": ("event_ns", "symbol", "purpose", "order_id", "inference_id"),
+    "training_rounds": ("event_ns", "model", "trigger", "state", "num_compared", "reason"),
+    "alerts": ("event_ns", "symbol", "code", "message", "remedy"),
     "recordings": ("path", "replay", "content_hash", "reason"),
     "files": (
         *("file", "rows", "first_ns", "last_ns"),
@@ -33,19 +40,26 @@ def print_answer(answer: dict[str, Any], as_json: bool) -> None:
 
     console = Console()
     pairs = Table(show_header=False)
+    pairs.add_column()
+    pairs.add_column(overflow="fold")  # a path or a hash is of no use cut short
     for key, value in answer.items():
         if not isinstance(value, list):
-            text = json.dumps(value, indent=1) if isinstance(value, dict) else str(value)
-            pairs.add_row(key, text)
+            pairs.add_row(key, _value(key, value))
             continue
         rows = Table(title=key)
         for name in value[0] if value else ["nothing"]:
-            rows.add_column(name, overflow="fold")  # a path or a hash is of no use cut short
+            rows.add_column(name, overflow="fold")
         for row in value:
             rows.add_row(*(_cell(name, cell) for name, cell in row.items()))
         console.print(rows, markup=False)
     if pairs.row_count:
         console.print(pairs, markup=False)
+
+
+def _value(name: str, value: Any) -> str:
+    if isinstance(value, dict):
+        return json.dumps(value, indent=1)
+    return _cell(name, value) if name.endswith("_ns") else str(value)
 
 
 def _cell(name: str, value: Any) -> str:

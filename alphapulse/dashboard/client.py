@@ -128,7 +128,8 @@ class Client:
                 continue
             self._answered_s = self._now()
             if answer.is_success:
-                self._keep(kept, answer.json(), every_s=route.every_s)
+                said = answer.json()
+                self._keep(kept, said[route.field] if route.field else said, every_s=route.every_s)
             else:
                 kept.problem, kept.due_s = problem_of(answer), self._now() + REFUSED_S
 

@@ -21,12 +21,14 @@ class Route:
         section: of the snapshot, which the answer belongs to.
         every_s: age at which an answer is asked for again [s, wall clock].
         part: which part of the section the answer is; empty: all of it.
+        field: of the answer, which is meant; empty: the answer as a whole.
     """
 
     section: str
     path: str
     every_s: float
     part: str = ""
+    field: str = ""
 
 
 ROUTES = (
@@ -56,7 +58,7 @@ def routes_of(symbols: Sequence[str]) -> Iterator[Route]:
         about = f"symbol={quote(symbol, safe='')}"
         yield Route("decisions", f"/decisions?{about}&limit={NUM_DECISIONS}", 2, symbol)
         advice = f"/inferences?model=rl&{about}&limit={NUM_DECISIONS}"
-        yield Route("advice", advice, 2, symbol)
+        yield Route("advice", advice, 2, symbol, "rows")
 
 
 def routes_of_chart(symbol: str) -> Iterator[Route]:
@@ -66,5 +68,6 @@ def routes_of_chart(symbol: str) -> Iterator[Route]:
     for name in TIMEFRAME_NAMES:
         stream, every_s = f"{about}&timeframe={name}", CANDLES_S[name]
         yield Route("candles", f"/candles?{stream}&count={NUM_BARS}", every_s, name)
-        yield Route("forecasts", f"/inferences?model=cnn&{stream}&limit=1", every_s, name)
+        forecasts = f"/inferences?model=cnn&{stream}&limit=1"
+        yield Route("forecasts", forecasts, every_s, name, "rows")
         yield Route("pivots", f"/pivots?{stream}", PIVOTS_S[name], name)

@@ -198,6 +198,18 @@ def unpacked(table: str, row: Values) -> Values:
     return tuple(values)
 
 
+def unpacked_column(table: str, name: str, column: Sequence[Any]) -> Sequence[Any]:
+    """Return a column of one of the tables as it is meant, from how a journal keeps it."""
+    if name not in COMPRESSED:
+        return column
+    is_text = COLUMNS[table][name] is str
+    meant: dict[bytes, Any] = {}  # neighbours often say the same
+    for packed in set(column):
+        content = _unpacked(packed, table)
+        meant[packed] = content.decode() if is_text else content
+    return [meant[packed] for packed in column]
+
+
 def _unpacked(content: bytes, what: str) -> bytes:
     try:
         return zlib.decompress(content)

@@ -16,6 +16,7 @@ from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.interfaces import InferenceStore, Query
 from alphapulse.storage.batch_report import BatchReport, report_of
+from alphapulse.storage.conditions import Where
 from alphapulse.storage.following import follow
 from alphapulse.storage.group_commit import GroupCommit
 from alphapulse.storage.history_reader import HistoryReader
@@ -23,7 +24,12 @@ from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal import Journal, Write
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake
+from alphapulse.storage.newest import Newest
+from alphapulse.storage.showing import Shown, show
+from alphapulse.storage.sql import answer_sql
+from alphapulse.storage.stats import stats
 from alphapulse.storage.upkeep import Upkeep
+from alphapulse.storage.verifying import Verified, verify
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,10 +70,12 @@ class InferenceHistory(InferenceStore):
         the disk fails answers with StoreError, and well again once the disk is.
         """
         lake_uri = settings.lake_uri or str(home.path / "lake")
+        self._home = home
         self._settings = settings
         self._lake = Lake(lake_uri)
         self._reader = HistoryReader(runs=home.path / "runs", lake_uri=lake_uri)
         self._journal = Journal(run.journal_path, run=run.id) if run else None
+        self._newest = Newest(self._journal.last_predictions() if self._journal else ())
         # Counts are read beside the writer, so that asking for them never waits for an append.
         self._gauge = JournalReader(run.journal_path) if run else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -87,6 +95,8 @@ class InferenceHistory(InferenceStore):
         Raises StoreError if nothing of the call was stored; the same call may be made again.
         """
         new = await self._write(partial(self._own().appending, records))
+        for record in records:
+            self._newest.take(record.decision.predictions)
         self._counters["appended"] += new
         self._counters["repeated"] += len(records) - new
         if new and self._waiting_since is None:
@@ -123,9 +133,16 @@ class InferenceHistory(InferenceStore):
         """Return the rows asked for, ordered by (event_ns, symbol, model, ...), each once."""
         return await asyncio.to_thread(self._reader.query, query)
 
-    async def last(self, symbol: str) -> tuple[Prediction, ...]:
-        """Return every model's newest Prediction for `symbol` in this run, in their order."""
-        return await self._on(self._writer, partial(self._own().last_predictions, symbol))
+    async def last(
+        self, symbol: str | None = None, *, model: str | None = None
+    ) -> tuple[Prediction, ...]:
+        """Return the newest Prediction of this run by symbol and model, from memory.
+
+        Those of a symbol come in the order its models answered. None is every symbol, every model;
+        nothing that was said is left out, nothing that is not durable is in it.
+        """
+        self._own()
+        return self._newest.find(symbol, model)
 
     async def at(self, symbol: str, event_ns: int) -> tuple[Prediction, ...]:
         """Return every model's Prediction for `symbol` as of an instant of this run [ns UTC].
@@ -157,6 +174,29 @@ class InferenceHistory(InferenceStore):
         Inferences of one decision share its input. Raises StoreError as `rebuild` does.
         """
         return await asyncio.to_thread(self._reader.inputs, ids)
+
+    async def show(self, inference_id: str) -> Shown | None:
+        """Return all that is kept of an inference, its input rebuilt; None if it is not stored.
+
+        Raises StoreError if journal or lake cannot be read; an input that cannot be rebuilt is
+        told in the answer.
+        """
+        return await asyncio.to_thread(show, self._reader, inference_id)
+
+    async def verify(
+        self, where: Where, *, tell: Callable[[int, int], None] = lambda done, total: None
+    ) -> Verified:
+        """Rebuild every input of a range and compare its hash: see `storage.verifying.verify`."""
+        return await asyncio.to_thread(verify, self._reader, where, tell=tell)
+
+    async def stats(self) -> dict[str, Any]:
+        """Return how much history there is and where it lies: see `storage.stats.stats`."""
+        return await asyncio.to_thread(stats, self._reader, self._home.path)
+
+    async def sql(self, statement: str) -> pd.DataFrame:
+        """Return what a SELECT over the tables finds: see `storage.sql.answer_sql`."""
+        answer = await asyncio.to_thread(answer_sql, self._reader, statement)
+        return answer.to_pandas()
 
     async def follow(self, after: Cursor, limit: int) -> Followed:
         """Return what this run appended after a cursor, up to `limit` decisions, in event order.

@@ -1,34 +1,49 @@
-"""Find inferences of every run in the journals and the lake of a home, from any process."""
+"""Find rows of every run in the journals and the lake of a home, from any process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial, reduce
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from alphapulse.domain.errors import ConfigError, StoreError
+from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inputs import ModelInput
 from alphapulse.interfaces import Query
+from alphapulse.storage.conditions import Asked, Where, asked_of
 from alphapulse.storage.journal_reader import JournalReader
-from alphapulse.storage.lake import Lake, arrow_table
+from alphapulse.storage.judging import judged_sql, needed
+from alphapulse.storage.lake import Lake
+from alphapulse.storage.lake_files import LakeFile, LakeFiles, Snapshot
+from alphapulse.storage.open_journals import OpenJournal, OpenJournals, is_few, reached, recent
 from alphapulse.storage.rebuilding import Fetch, rebuilt
-from alphapulse.storage.tables import COLUMNS, KEYS
+from alphapulse.storage.tables import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
 
-_QUERYABLE = ("inferences", "predictions", "outcomes")
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """Where the rows of a table that are asked for are: files of the lake, and the rest in full."""
+
+    asked: Asked
+    snapshot: Snapshot | None
+    files: Sequence[LakeFile]
+    recent: pa.Table
 
 
 class HistoryReader:
     """Reads a home's history as it is at the moment of each call.
 
-    The lake says which batches it holds; each journal gives what came after them.
+    The lake says which batches it holds; each journal gives what came after them, or all of it
+    where that is little and nothing of it is in the lake alone.
 
     Attributes:
         runs: folder of the runs, each with a `journal.sqlite`.
@@ -38,32 +53,43 @@ class HistoryReader:
     def __init__(self, *, runs: Path, lake_uri: str) -> None:
         self.runs = runs
         self.lake_uri = lake_uri
-        self._lake = Lake(lake_uri)
-        self._journals: dict[Path, JournalReader] = {}
+        self.journals = OpenJournals(runs)
+        self._lake = LakeFiles(Lake(lake_uri))
         self._lock = Lock()
+        self._database: duckdb.DuckDBPyConnection | None = None
 
     def query(self, query: Query) -> pd.DataFrame:
-        """Return the rows asked for, ordered by (event_ns, symbol, model, ...), each once.
+        """Return the rows asked for, ordered by the key of their table, each once.
 
         Raises ConfigError on a query that cannot be, StoreError if journal or lake cannot be read.
         """
-        where, values = _conditions(query)
-        return self.find(query.table, where, values, limit=query.limit).to_pandas()
+        return self.find(asked_of(query)).to_pandas(integer_object_nulls=True)
 
-    def find(
-        self, table: str, where: str, values: Sequence[Any], *, limit: int | None = None
-    ) -> pa.Table:
-        """Return rows of one of the five tables in the order of its key; `limit`: the newest."""
-        with self._lock:
-            journals = self._opened()
-            names = [journal.name() for journal in journals]
-            stored, reached = self._lake.read(table, writers=names)
-            recent = [
-                journal.select(table, where, values, after=journal.reached(batch, table))
-                for journal, batch in zip(journals, reached, strict=True)
-            ]
-            rows = arrow_table(table, [row for part in recent for row in part])
-            return _merged(table, stored, rows, where=where, values=values, limit=limit)
+    def find(self, asked: Asked) -> pa.Table:
+        """Return rows of a table in the order of its key, each once."""
+        found = self._answer(asked, once=False)
+        if _has_twins(found, asked.key):  # two journals of one run wrote to the lake
+            found = self._answer(asked, once=True)
+        return found.select(asked.names)
+
+    def fetch(self, table: str, where: Where) -> list[dict[str, Any]]:
+        """Return rows of a table as plain values."""
+        found: list[dict[str, Any]] = self.find(Asked(table, where)).to_pylist()
+        return found
+
+    def extent(self, table: str) -> tuple[list[LakeFile], list[tuple[OpenJournal, int]]]:
+        """Return a table's files in the lake, and up to which number it has each journal's rows."""
+        journals = self.journals.of(None)
+        snapshot = self._lake.at(table, writers=[journal.name for journal in journals])
+        numbers = reached(journals, snapshot, table)
+        files = list(snapshot.files) if snapshot else []
+        return files, list(zip(journals, numbers, strict=True))
+
+    def in_lake(self, table: str, where: Where) -> bool:
+        """Return whether a file of the lake may hold such rows."""
+        snapshot = self._lake.at(table, writers=())
+        asked = Asked(table, where)
+        return snapshot is not None and any(file.may_hold(asked) for file in snapshot.files)
 
     def rebuild(self, inference_id: str) -> ModelInput:
         """Return the input of a stored inference, bit for bit what the model was fed.
@@ -78,10 +104,10 @@ class HistoryReader:
         Raises StoreError if one is not there, a row is missing, or the bits differ.
         """
         found: dict[str, ModelInput] = {}
-        with self._lock:
-            sources: list[Fetch] = [partial(_from_journal, journal) for journal in self._opened()]
-        # A journal holds the whole of its run, and answers sooner than the lake.
-        for fetch in (*sources, self._fetch):
+        # A journal that holds the whole of its run answers sooner than the lake.
+        whole = [journal for journal in self.journals.of(None) if journal.lake_only_ns < 0]
+        sources: list[Fetch] = [partial(_from_journal, journal.reader) for journal in whole]
+        for fetch in (*sources, self.fetch):
             if asked := [id_ for id_ in ids if id_ not in found]:
                 found |= rebuilt(asked, fetch)
         for id_ in ids:
@@ -94,75 +120,109 @@ class HistoryReader:
 
     def close(self) -> None:
         """Let go of every file; the next call opens them again."""
+        self.journals.close()
         with self._lock:
-            for journal in self._journals.values():
-                journal.close()
+            if self._database is not None:
+                self._database.close()
+                self._database = None
 
-    def _opened(self) -> list[JournalReader]:
-        for path in sorted(self.runs.glob("*/journal.sqlite")):
-            self._journals.setdefault(path, JournalReader(path))
-        return [journal for path, journal in self._journals.items() if path.exists()]
+    def gathered(self, asked: Asked) -> Gathered:
+        """Return where the rows asked for are; those that are in no batch yet are read."""
+        run = asked.where.get("run")
+        journals = self.journals.of(run)
+        everything = [0] * len(journals)
+        soon = bool(journals) and not asked.lake_first and is_few(asked, journals)
+        if run is not None and soon:
+            return Gathered(asked, None, (), recent(asked, journals, everything))
+        snapshot = self._lake.at(asked.table, writers=[journal.name for journal in journals])
+        files = [file for file in snapshot.files if file.may_hold(asked)] if snapshot else []
+        here = {(journal.run, journal.run) for journal in journals}
+        if soon and all(file.runs in here for file in files):
+            return Gathered(asked, snapshot, (), recent(asked, journals, everything))
+        after = reached(journals, snapshot, asked.table)
+        return Gathered(asked, snapshot, files, recent(asked, journals, after))
 
-    def _fetch(self, table: str, where: str, values: Sequence[Any]) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.find(table, where, values).to_pylist()
-        return found
+    def relation(
+        self, part: Gathered, database: duckdb.DuckDBPyConnection, *, cut: bool
+    ) -> tuple[str, list[Any]]:
+        """Return what to SELECT the gathered rows from in `database`, and the values it binds.
 
+        `cut`: of the lake no more than the limit.
+        """
+        asked, names = part.asked, ", ".join(part.asked.stored)
+        fresh = f"recent_{asked.table}"
+        is_stored = part.snapshot is not None and bool(part.files)
+        if part.recent.num_rows or not is_stored:
+            database.register(fresh, part.recent)
+        if not is_stored:
+            return fresh, []
+        where, values = asked.sql()
+        assert part.snapshot is not None
+        source = self._lake.source(part.snapshot, part.files, database)
+        stored = f"SELECT {names} FROM {source} WHERE {where}"
+        if cut and asked.limit is not None:
+            stored = f"(SELECT {names} FROM ({stored} ORDER BY {asked.order} LIMIT {asked.limit}))"
+        if not part.recent.num_rows:
+            return f"({stored})", values
+        return f"({stored} UNION ALL SELECT {names} FROM {fresh})", values
 
-def _from_journal(
-    journal: JournalReader, table: str, where: str, values: Sequence[Any]
-) -> list[dict[str, Any]]:
-    return [
-        dict(zip(COLUMNS[table], row, strict=True)) for row in journal.select(table, where, values)
-    ]
+    def paths(self, part: Gathered) -> list[str]:
+        """Return the files DuckDB reads itself for what was gathered."""
+        return self._lake.paths(part.snapshot, part.files) if part.snapshot else []
 
+    def cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a connection of its own to the one open database; whoever asks closes it."""
+        with self._lock:
+            if self._database is None:
+                self._database = duckdb.connect()
+            return self._database.cursor()
 
-def _conditions(query: Query) -> tuple[str, list[Any]]:
-    if query.table not in _QUERYABLE:
-        raise ConfigError(
-            f"query.table: expected one of {', '.join(_QUERYABLE)}, was {query.table!r}"
-        )
-    if query.timeframe is not None and query.table == "inferences":
-        raise ConfigError(
-            "query.timeframe: expected table predictions or outcomes, was inferences; "
-            "inferences have none"
-        )
-    asked: Mapping[str, Any] = {
-        "run = ?": query.run,
-        "symbol = ?": query.symbol,
-        "model = ?": query.model,
-        "timeframe = ?": query.timeframe,
-        "event_ns >= ?": query.from_ns,
-        "event_ns < ?": query.to_ns,
-    }
-    given = {condition: value for condition, value in asked.items() if value is not None}
-    return " AND ".join(given) or "TRUE", list(given.values())
+    def _answer(self, asked: Asked, *, once: bool) -> pa.Table:
+        """Return rows with their keys, sorted; `once`: of equal keys one alone."""
+        if asked.outcome is None:
+            gathered = self.gathered(asked)
+            if not gathered.files and not once:
+                return gathered.recent
+            return self._run(asked, [gathered], once=once)
+        rows = replace(asked, limit=None, outcome=None)
+        return self._run(asked, [self.gathered(one) for one in (rows, *needed(asked))], once=once)
 
-
-def _merged(
-    table: str,
-    stored: Any,
-    recent: pa.Table,
-    *,
-    where: str,
-    values: Sequence[Any],
-    limit: int | None,
-) -> pa.Table:
-    names, keys = ", ".join(COLUMNS[table]), KEYS[table]
-    parts = f"SELECT {names} FROM recent"
-    if stored is not None:
-        parts += f" UNION ALL SELECT {names} FROM stored WHERE {where}"
-    once = f"SELECT * FROM ({parts}) QUALIFY row_number() OVER (PARTITION BY {', '.join(keys)}) = 1"
-    if limit is not None:
-        once += f" ORDER BY {', '.join(f'{key} DESC' for key in keys)} LIMIT {int(limit)}"
-    ordered = f"SELECT * FROM ({once}) ORDER BY {', '.join(keys)}"
-    with duckdb.connect() as database:
-        database.register("recent", recent)
-        if stored is not None:
-            database.register("stored", stored)
+    def _run(self, asked: Asked, parts: Sequence[Gathered], *, once: bool) -> pa.Table:
+        """Return rows of the first part; the others say which have the outcome asked for."""
+        values: list[Any] = []
+        relations: dict[str, str] = {}
+        database = self.cursor()
         try:
-            bound = list(values) if stored is not None else []
-            return database.sql(ordered, params=bound).to_arrow_table()
+            for part in parts:
+                relations[part.asked.table], bound = self.relation(part, database, cut=not once)
+                values += bound
+            rows = relations.pop(asked.table)
+            sql = judged_sql(asked, rows, relations) if relations else f"SELECT * FROM {rows}"
+            if once:
+                key = ", ".join(asked.key)
+                sql = f"SELECT * FROM ({sql}) QUALIFY row_number() OVER (PARTITION BY {key}) = 1"
+            if asked.limit is not None:
+                sql = f"SELECT * FROM ({sql}) ORDER BY {asked.order} LIMIT {asked.limit}"
+            ordered = f"SELECT * FROM ({sql}) ORDER BY {', '.join(asked.key)}"
+            return database.sql(ordered, params=values).to_arrow_table()
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise StoreError(
-                f"query of {table}: {error}; check that the lake can be read, then ask again"
+                f"query of {asked.table}: {error}; check that the lake can be read, then ask again"
             ) from error
+        finally:
+            database.close()
+
+
+def _has_twins(rows: pa.Table, key: Sequence[str]) -> bool:
+    """Return whether two neighbours of sorted rows have the same key."""
+    if rows.num_rows < 2:
+        return False
+    same = (pc.equal(rows[name].slice(1), rows[name].slice(0, rows.num_rows - 1)) for name in key)
+    return bool(pc.any(reduce(pc.and_, same)).as_py())
+
+
+def _from_journal(journal: JournalReader, table: str, where: Where) -> list[dict[str, Any]]:
+    sql, values = Asked(table, where).sql()
+    return [
+        dict(zip(COLUMNS[table], row, strict=True)) for row in journal.select(table, sql, values)
+    ]

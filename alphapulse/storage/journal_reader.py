@@ -81,7 +81,7 @@ class JournalReader:
             rows = db.execute(sql, (after, 2**62 if to is None else to, *values)).fetchall()
         return [unpacked(table, row) for row in rows]
 
-    def fetch(self, sql: str, values: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    def fetch(self, sql: str, values: Mapping[str, Any] | Sequence[Any]) -> list[tuple[Any, ...]]:
         """Return what a SELECT on the tables behind them finds."""
         with self._database() as db:
             return db.execute(sql, values).fetchall()
@@ -94,10 +94,13 @@ class JournalReader:
             ).fetchone()[0]
         return newest
 
-    def last_predictions(self, symbol: str) -> tuple[Prediction, ...]:
-        """Return the newest Prediction of every model for `symbol`, in the order they were made."""
-        at = "(number, model) IN (SELECT decision, model FROM last WHERE symbol = ?)"
-        return self._predictions(at, (symbol,))
+    def last_predictions(self, symbol: str | None = None) -> tuple[Prediction, ...]:
+        """Return the newest Prediction of every model for `symbol`, in the order they were made.
+
+        Without a symbol they are those of all.
+        """
+        last = "SELECT decision, model FROM last WHERE symbol = coalesce(?, symbol)"
+        return self._predictions(f"(number, model) IN ({last})", (symbol,))
 
     def predictions_until(self, symbol: str, event_ns: int) -> tuple[Prediction, ...]:
         """Return the predictions of the newest decision at or before an instant, in their order."""

@@ -91,7 +91,7 @@ class Lake:
             if delta is None:
                 return None, [0] * len(writers)
             # an older lake lacks the newer columns: they are null
-            dataset = delta.to_pyarrow_dataset(schema=_with_day(table))
+            dataset = delta.to_pyarrow_dataset(schema=lake_schema(table))
             return dataset, [delta.transaction_version(writer) or 0 for writer in writers]
 
     def take(self, journal: JournalReader, *, writer: str) -> int:
@@ -115,11 +115,11 @@ class Lake:
     @contextmanager
     def opened(self, table: str) -> Iterator[DeltaTable | None]:
         """Lend a table at its newest version, None without a batch; what fails is a StoreError."""
-        with self._failing(table):
-            yield self._newest(table)
+        with self.failing(table):
+            yield self.newest(table)
 
     def _write(self, table: str, content: pa.RecordBatchReader, transaction: Transaction) -> None:
-        with self._failing(table):
+        with self.failing(table):
             write_deltalake(
                 self._created(table),
                 content,
@@ -134,7 +134,7 @@ class Lake:
         if table not in self._tables:
             self._tables[table] = DeltaTable.create(
                 f"{self.uri}/{table}",
-                _with_day(table),
+                lake_schema(table),
                 mode="ignore",
                 partition_by=PARTITIONS,
                 configuration={"delta.logRetentionDuration": KEEP_LOG},
@@ -142,19 +142,22 @@ class Lake:
             )
         return self._tables[table]
 
-    def _newest(self, table: str) -> DeltaTable | None:
-        try:
-            if table in self._tables:
-                self._tables[table].update_incremental()
-            else:
-                options = storage_options(self.uri)
-                self._tables[table] = DeltaTable(f"{self.uri}/{table}", storage_options=options)
-        except TableNotFoundError:
-            self._tables.pop(table, None)
+    def newest(self, table: str) -> DeltaTable | None:
+        """Return a table as it is now, None before its first batch; raises StoreError."""
+        with self.failing(table):
+            try:
+                if table in self._tables:
+                    self._tables[table].update_incremental()
+                else:
+                    options = storage_options(self.uri)
+                    self._tables[table] = DeltaTable(f"{self.uri}/{table}", storage_options=options)
+            except TableNotFoundError:
+                self._tables.pop(table, None)
         return self._tables.get(table)
 
     @contextmanager
-    def _failing(self, table: str) -> Iterator[None]:
+    def failing(self, table: str) -> Iterator[None]:
+        """Raise StoreError where what is done with a table fails, and open the tables anew."""
         try:
             yield
         except StoreError:
@@ -179,10 +182,11 @@ def _in_chunks(journal: JournalReader, table: str, *, after: int, to: int) -> pa
             days = pa.array(_days(content["event_ns"].to_pylist()), pa.string())
             yield from content.append_column("day", days).to_batches()
 
-    return pa.RecordBatchReader.from_batches(_with_day(table), chunks())
+    return pa.RecordBatchReader.from_batches(lake_schema(table), chunks())
 
 
-def _with_day(table: str) -> pa.Schema:
+def lake_schema(table: str) -> pa.Schema:
+    """Return the columns of one of the tables in the lake: those of the journal and `day`."""
     return arrow_schema(table).append(pa.field("day", pa.string()))
 
 

@@ -1,20 +1,25 @@
 """Ask for decisions and for what was inferred, and set when the orchestrator acts."""
 
 import asyncio
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Query
 from pydantic import BaseModel, ConfigDict, Field
 
 from alphapulse import interfaces
 from alphapulse.domain.errors import Unavailable
-from alphapulse.domain.inference import Thresholds, trace_id
+from alphapulse.domain.inference import Prediction, Thresholds, inference_id, trace_id
 from alphapulse.domain.inputs import IncompleteInput
 from alphapulse.domain.market import Timeframe
 from serve_apps.doors import MAX_ROWS, Behind, Limit
 from serve_apps.plain import plain
+from serve_apps.problems import problem
 
 router = APIRouter()
+ModelName = Literal["cnn", "rl", "moe"]
+Said = Literal["buy", "sell", "hold"]
+_SAID = ("version", "p_buy", "p_sell", "p_hold", "confidence", "utility_r")
 
 
 class ThresholdsBody(BaseModel):
@@ -30,6 +35,42 @@ class DecideBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     symbol: str
+
+
+class Filters(BaseModel):
+    """Which rows, and which page of them; what is not named here is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+    run: str | None = None
+    symbol: str | None = None
+    model: ModelName | None = None
+    from_ns: int | None = None
+    to_ns: int | None = None
+    limit: int = Field(100, ge=1, le=MAX_ROWS)
+    after: str | None = Field(None, description="`next` of the page before")
+
+
+class OfPredictions(Filters):
+    """Which forecasts."""
+
+    timeframe: Timeframe | None = None
+    outcome: Literal["hit", "missed", "pending", "void"] | None = None
+    min_confidence: float | None = Field(None, ge=0, le=1)
+    max_confidence: float | None = Field(None, ge=0, le=1)
+
+
+class OfInferences(OfPredictions):
+    """Which inferences."""
+
+    action: Said | None = None
+    decision: Said | None = None
+
+
+class OfOutcomes(Filters):
+    """Which outcomes."""
+
+    timeframe: Timeframe | None = None
+    action: Said | None = None
 
 
 @router.post("/decide")
@@ -92,51 +133,51 @@ async def decisions(
 
 
 @router.get("/inferences")
-async def inferences(
-    behind: Behind,
-    symbol: str | None = None,
-    model: Literal["cnn", "rl", "moe"] | None = None,
-    timeframe: Timeframe | None = None,
-    from_ns: int | None = None,
-    to_ns: int | None = None,
-    limit: Limit = 100,
-) -> Any:
-    """Return the newest inferences; with a timeframe, the forecasts of that timeframe."""
-    return await behind.rows(
-        interfaces.Query(
-            table="predictions" if timeframe else "inferences",
-            symbol=behind.known(symbol),
-            model=model,
-            timeframe=timeframe,
-            from_ns=from_ns,
-            to_ns=to_ns,
-            limit=limit,
+async def inferences(behind: Behind, asked: Annotated[OfInferences, Query()]) -> Any:
+    """Return a page of inferences; with a timeframe, of the forecasts of that timeframe."""
+    return await behind.page("predictions" if asked.timeframe else "inferences", asked)
+
+
+@router.get("/inferences/last")
+async def last(behind: Behind, symbol: str | None = None, model: ModelName | None = None) -> Any:
+    """Return what every model, or one, said last of every symbol, or one; from memory."""
+    behind.known(symbol)
+    said = await behind.history.last(model)
+    wanted = [p for name, rows in said.items() if symbol in (None, name) for p in rows]
+    return plain([_told(prediction, behind.run["id"]) for prediction in wanted])
+
+
+@router.get("/inferences/{id}")
+async def inference(behind: Behind, id: str) -> Any:
+    """Return all that is kept of an inference; its input is rebuilt and checked."""
+    shown = await behind.history.show(id)
+    if shown is None:
+        return problem(
+            404,
+            code="NotFound",
+            expected="the id of a stored inference",
+            came=id[:200],
+            remedy="list ids with GET /inferences",
         )
-    )
+    return plain(shown)
+
+
+@router.get("/predictions")
+async def predictions(behind: Behind, asked: Annotated[OfPredictions, Query()]) -> Any:
+    """Return a page of forecasts, of all timeframes or one."""
+    return await behind.page("predictions", asked)
 
 
 @router.get("/outcomes")
-async def outcomes(
-    behind: Behind,
-    symbol: str | None = None,
-    model: Literal["cnn", "rl", "moe"] | None = None,
-    timeframe: Timeframe | None = None,
-    from_ns: int | None = None,
-    to_ns: int | None = None,
-    limit: Limit = 100,
-) -> Any:
-    """Return what came of the newest settled predictions and actions."""
-    return await behind.rows(
-        interfaces.Query(
-            table="outcomes",
-            symbol=behind.known(symbol),
-            model=model,
-            timeframe=timeframe,
-            from_ns=from_ns,
-            to_ns=to_ns,
-            limit=limit,
-        )
-    )
+async def outcomes(behind: Behind, asked: Annotated[OfOutcomes, Query()]) -> Any:
+    """Return a page of what came of predictions and actions."""
+    return await behind.page("outcomes", asked)
+
+
+@router.get("/examples")
+async def examples(behind: Behind, asked: Annotated[Filters, Query()]) -> Any:
+    """Return a page of what came of inferences as a whole."""
+    return await behind.page("examples", asked)
 
 
 @router.get("/accuracy")
@@ -172,3 +213,17 @@ async def set_thresholds(behind: Behind, body: ThresholdsBody) -> dict[str, floa
     """Set the thresholds from the next decision on."""
     now = await behind.trader.thresholds(Thresholds(entry=body.entry, exit=body.exit))
     return {"entry": now.entry, "exit": now.exit}
+
+
+def _told(prediction: Prediction, run: str) -> dict[str, Any]:
+    """Return a prediction as a route tells it, with the id the history keeps it under."""
+    about = {name: getattr(prediction, name) for name in ("symbol", "event_ns", "model")}
+    said = {name: getattr(prediction, name) for name in _SAID}
+    return {
+        "id": inference_id(run=run, **about),
+        **about,
+        **said,
+        "action": prediction.action.value,
+        "weights": dict(prediction.weights),
+        "forecasts": [asdict(forecast) for forecast in prediction.forecasts],
+    }

@@ -103,7 +103,17 @@ def test_people_use_the_api_with_the_token_and_are_told_what_is_wrong(live: UpPr
         decided = live.request("POST", "decide", json={"symbol": symbol})
         assert decided.json()["action"] in ("buy", "sell", "hold"), decided.text
     assert len(live.get("decisions?symbol=ETH/USDT&limit=2").json()) == 2
-    assert len(live.get("inferences?model=cnn&timeframe=1m&limit=3").json()) == 3
+    page = live.get("inferences?model=cnn&timeframe=1m&limit=3").json()
+    assert len(page["rows"]) == 3
+    before = live.get(f"inferences?model=cnn&timeframe=1m&limit=3&after={page['next']}").json()
+    assert before["rows"][-1]["event_ns"] <= page["rows"][0]["event_ns"]
+    said = live.get("inferences/last?model=moe&symbol=ETH/USDT")
+    assert said.status_code == 200, said.text
+    (last,) = said.json()
+    shown = live.get(f"inferences/{last['id']}").json()
+    assert (shown["inference"]["id"], shown["input"]["is_whole"]) == (last["id"], True)
+    assert shown["input"]["shapes"]["bars_SFTC"] == [2, 4, 300, 32]
+    assert live.get("inferences/00").status_code == 404
 
     told = {
         (sample.name, *sample.labels.values()): sample.value

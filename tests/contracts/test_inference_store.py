@@ -107,6 +107,21 @@ def check_query_finds_what_was_asked_for(subject: StoreSubject) -> None:
     assert list(forecasts["pivot_ns"]) == [f.pivot_ns for f in expected]
 
 
+def check_query_restricts_by_action_and_confidence(subject: StoreSubject) -> None:
+    said = [p for r in subject.records for p in r.decision.predictions]
+    sure = sorted(p.confidence for p in said if p.confidence == p.confidence)
+    low, high = sure[len(sure) // 3], sure[-1]
+    with opened(subject) as store:
+        run(store.append(subject.records))
+        held = find(store, action="hold")
+        bought = find(store, action="buy")
+        between = find(store, min_confidence=low, max_confidence=high)
+
+    assert len(held) == sum(p.action == "hold" for p in said)
+    assert len(bought) == sum(p.action == "buy" for p in said)
+    assert len(between) == sum(low <= p.confidence <= high for p in said) < len(said)
+
+
 def check_batch_is_whole_or_not_there(subject: StoreSubject) -> None:
     with opened(subject) as store:
         error = None
@@ -246,7 +261,8 @@ class ExampleStore(InferenceStore):
                 key = {"symbol": p.symbol, "model": p.model, "event_ns": p.event_ns}
                 found = inference_id(run=r.run, **key)
                 if query.table == "inferences":
-                    rows.append({**key, "id": found})
+                    said = {"action": p.action.value, "confidence": p.confidence}
+                    rows.append({**key, "id": found, **said})
                 else:
                     rows += [
                         {**key, "timeframe": str(f.timeframe), "pivot_ns": f.pivot_ns}
@@ -265,6 +281,9 @@ class ExampleStore(InferenceStore):
             if (query.symbol or row["symbol"]) == row["symbol"]
             and (query.model or row["model"]) == row["model"]
             and (query.timeframe is None or row["timeframe"] == query.timeframe)
+            and (query.action is None or row["action"] == query.action)
+            and (query.min_confidence is None or row["confidence"] >= query.min_confidence)
+            and (query.max_confidence is None or row["confidence"] <= query.max_confidence)
             and (query.from_ns is None or row["event_ns"] >= query.from_ns)
             and (query.to_ns is None or row["event_ns"] < query.to_ns)
         ]
@@ -344,6 +363,7 @@ BROKEN = [
     (check_what_was_appended_is_there_after_reopening, Forgetful),
     (check_answer_is_in_order, Disorderly),
     (check_query_finds_what_was_asked_for, Disorderly),
+    (check_query_restricts_by_action_and_confidence, Disorderly),
     (check_batch_is_whole_or_not_there, Hasty),
     (check_settle_twice_is_settle_once, Doubling),
     (check_outcomes_are_found_as_asked_for, Disorderly),

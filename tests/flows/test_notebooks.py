@@ -18,7 +18,7 @@ from nbclient import NotebookClient
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "notebooks"
-NAMES = ("01_market_tour", "02_pivots")
+NAMES = ("01_market_tour", "02_pivots", "03_inference_history")
 
 
 def read(name: str) -> nbformat.NotebookNode:
@@ -151,6 +151,46 @@ def test_pivots_runs_and_shows_what_was_known_when(recordings: Path) -> None:
     ends = [at for trace in traces if trace.get("mode") == "lines" for at in trace["x"]]
     drawn = [[pd.Timestamp(at).value for at in ends[i : i + 2]] for i in range(0, len(ends), 3)]
     assert sorted(drawn) == sorted(found["lines"])  # what was known when, to the second
+
+
+HISTORY = {
+    "fed": "len(fed)",
+    "appended": "counters['appended']",
+    "inferences": "len(inferences)",
+    "found": "found.to_dict()",
+    "ids": "[len(ids), len(set(ids))]",
+    "by_timeframe": "by_timeframe.set_index('timeframe').forecasts.to_dict()",
+    "is_same": "is_same",
+    "hashes": "list(hashes)",
+    "verified": "[verified.checked, len(verified.damaged), len(verified.missing)]",
+    "joined": "len(joined)",
+    "newest": "[dollars_T[-1], rebuilt.price]",
+    "bytes_each": "bytes_each",
+}
+
+
+def test_inference_history_runs_and_gives_back_what_was_fed(recordings: Path) -> None:
+    notebook, found = executed("03_inference_history", HISTORY)
+
+    require_clean(notebook)
+    assert len(list(figures_of(notebook))) == 3
+    assert found["fed"] == found["appended"] == 600
+    assert found["inferences"] == 300
+    rows = found["found"]
+    assert rows["all"] == 3 * 600
+    assert rows["of the last 100 s"] == 3 * 200
+    assert 400 < rows["forecasts of 1s"] < 600  # none until enough seconds were seen
+    parts = ("of these that came true", "missed", "not answered yet")
+    assert sum(rows[name] for name in parts) == rows["forecasts of 1s"]
+    assert found["joined"] == rows["of these that came true"] + rows["missed"] > 50
+    assert found["ids"] == [3 * 600, 3 * 600]
+    seconds = {"1s": rows["forecasts of 1s"]}
+    assert found["by_timeframe"] == dict.fromkeys(("1m", "1h", "1d"), 600) | seconds
+    assert all(found["is_same"].values())
+    assert len(set(found["hashes"])) == 1
+    assert found["verified"] == [300, 0, 0]
+    assert found["newest"][0] == pytest.approx(found["newest"][1], rel=1e-6)
+    assert found["bytes_each"] < 10_000
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,20 +6,18 @@ import json
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import pytest
 
 from alphapulse import logs
-from alphapulse.cli import main
 from alphapulse.config import Settings
 from alphapulse.data.tape import content_hash
 from alphapulse.execution.ledger import Ledger
 from alphapulse.execution.ledger_reader import LedgerReader
 from alphapulse.models.checkpoints import Entry, Registry
 from alphapulse.storage.home import Home, Run
+from tests.unit.conftest import Ask
 
 HEAVY = ("ray", "torch", "pandas", "pyarrow", "duckdb", "ccxt", "talib", "numpy", "rich")
 LISTS_IMPORTS = f"""
@@ -32,32 +30,6 @@ except SystemExit as end:
     print("imported:", *[name for name in {HEAVY!r} if name in sys.modules])
     sys.exit(end.code)
 """
-
-
-class Answer(NamedTuple):
-    """How a command ended and what it printed."""
-
-    code: Any
-    out: str
-    err: str
-
-
-Ask = Callable[..., Answer]
-
-
-@pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Ask:
-    """Return a function that runs `alphapulse` with arguments, far from any recording or home."""
-    for name in ("ALPHAPULSE_RECORDINGS", "ALPHAPULSE_HOME"):
-        monkeypatch.delenv(name, raising=False)
-
-    def run(*arguments: object) -> Answer:
-        monkeypatch.setattr("sys.argv", ["alphapulse", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        return Answer(end.value.code, *capsys.readouterr())
-
-    return run
 
 
 @pytest.mark.parametrize("speed", ["0", "-1", "fast", "nan", "inf", ""])
@@ -304,12 +276,6 @@ def test_status_and_down_of_an_unused_home_say_that_nothing_runs(ask: Ask, tmp_p
 
     assert (status.code, json.loads(status.out)["state"]) == (0, "stopped")
     assert (down.code, json.loads(down.out)) == (0, {"state": "stopped", "ended": False})
-
-
-def test_history_of_an_unused_home_is_empty(ask: Ask, tmp_path: Path) -> None:
-    answer = ask("history", "query", "--home", tmp_path / "new", "--json")
-
-    assert (answer.code, json.loads(answer.out)) == (0, {"rows": []})
 
 
 def a_home_with_a_run(tmp_path: Path) -> Run:

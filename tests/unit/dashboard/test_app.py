@@ -83,8 +83,9 @@ def test_standstill_of_a_running_feed_is_marked(page: AppTest, api: Api) -> None
 
 
 def test_empty_cluster_shows_honest_empty_states(page: AppTest, api: Api) -> None:
-    for path in ("/equity", "/orders", "/fills", "/decisions", "/inferences", "/candles"):
+    for path in ("/equity", "/orders", "/fills", "/decisions", "/candles"):
         api.answers[path] = lambda **_: []
+    api.answers["/inferences"] = lambda **_: {"rows": [], "next": None}
     for path in ("/positions", "/accuracy", "/errors", "/alerts"):
         api.answers[path] = []
     api.answers["/training"] = {"rounds": []}

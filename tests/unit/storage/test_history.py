@@ -307,3 +307,31 @@ def test_a_lake_lost_under_way_is_told_once_and_filled_again(
 
     pd.testing.assert_frame_equal(alone, before)
     assert len(ask(InferenceHistory(home, settings=Storage()), Query())) == 3 * 2 * 3 + 3
+
+
+def test_last_answers_from_memory_what_became_durable(
+    history: InferenceHistory, home: Home, run: Run
+) -> None:
+    fill(history, run, flushed=1, unflushed=2)
+    with pytest.raises(StoreError):
+        asyncio.run(history.append([record(7, run="another run")]))
+    asyncio.run(history.append([record(0, run=run.id)]))  # an old one again
+    history.close()
+    run.journal_path.rename(run.path / "away")  # nothing below is read from a file
+
+    everything = asyncio.run(history.last())
+    cnn = asyncio.run(history.last(model="cnn"))
+    one = asyncio.run(history.last("ETH/USDT", model="moe"))
+
+    models = ("rl", "cnn", "moe")
+    assert [(p.symbol, p.model) for p in everything] == [
+        (symbol, model) for symbol in sorted(SYMBOLS) for model in models
+    ]
+    assert {p.event_ns for p in everything} == {instant(2)}
+    assert [p.symbol for p in cnn] == sorted(SYMBOLS)
+    assert [(p.symbol, p.model) for p in one] == [("ETH/USDT", "moe")]
+    assert asyncio.run(history.last("DOGE/USDT")) == ()
+    (run.path / "away").rename(run.journal_path)
+    again = InferenceHistory(home, run=run, settings=Storage())
+    assert repr(asyncio.run(again.last())) == repr(everything)
+    again.close()
