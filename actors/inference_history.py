@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -38,6 +39,7 @@ class InferenceHistoryActor:
         )
         self._batches = BatchTotals()
         self._batch: asyncio.Task[int] | None = None
+        self._look: asyncio.Task[None] | None = None
 
     async def append(self, records: Sequence[DecisionRecord]) -> int:
         """Make records durable and return how many were new; a batch may start behind it."""
@@ -97,7 +99,24 @@ class InferenceHistoryActor:
             self._batches.take(report)
             bytes = self._history.counters()["journal_bytes"]
             log.info("batch moved", journal_bytes=bytes, **report.plain())
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self.prune_if_due())
         return len(reports)
+
+    async def prune_if_due(self) -> None:
+        """Look at the limits if it is time; after a failure (logged) the next look goes on."""
+        try:
+            if not self._history.prune_due():
+                return
+            pruned = await self._history.prune()
+        except StoreError as error:
+            log.error(
+                "limits not met",
+                **logs.describe(error),
+                remedy="nothing is lost: what was begun is finished at the next look",
+            )
+            return
+        log.info("pruned", **asdict(pruned) | {"alerts": list(pruned.alerts)})
 
     async def metrics(self) -> Mapping[str, Any]:
         """Return the counters, and what the batches of this process held."""

@@ -11,7 +11,7 @@ from typing import NoReturn
 
 import typer
 
-from alphapulse.commands import asking, collecting, learning, lookahead, running, trading
+from alphapulse.commands import asking, collecting, learning, lookahead, pruning, running, trading
 from alphapulse.domain.errors import AlphaPulseError
 
 app = typer.Typer(
@@ -32,6 +32,7 @@ for command in (
     app.command()(command)
 history = typer.Typer(help="Ask the inference history.", no_args_is_help=True)
 history.command()(asking.query)
+history.command()(pruning.prune)
 config = typer.Typer(help="Show and check the settings.", no_args_is_help=True)
 config.command()(asking.show)
 config.command()(asking.validate)

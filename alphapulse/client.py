@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,19 @@ def query_history(home: Path, query: Query) -> list[dict[str, Any]]:
         {key: value.hex() if isinstance(value, bytes) else value for key, value in row.items()}
         for row in frame.to_dict(orient="records")
     ]
+
+
+def prune_history(home: Path, *, dry_run: bool) -> dict[str, Any]:
+    """Bring the history of a stopped home within its limits and return what left.
+
+    With `dry_run` it may run; nothing is touched. Raises HomeInUse if it runs without.
+    """
+    with nullcontext() if dry_run else Home(home).lock():
+        history = InferenceHistory(Home(home), settings=load_settings(home).storage)
+        try:
+            return asdict(asyncio.run(history.prune(dry_run=dry_run)))
+        finally:
+            history.close()
 
 
 def halt(home: Path, reason: str) -> dict[str, Any]:

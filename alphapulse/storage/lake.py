@@ -6,7 +6,7 @@ itself knows which batches it holds: a killed writer leaves a whole batch behind
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.domain.market import SECOND_NS
+from alphapulse.domain.market import SECOND_NS, Bools
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.tables import COLUMNS
 
@@ -88,6 +88,57 @@ class Lake:
                     self.compact(table)
         return commits
 
+    def add(self, table: str, content: pa.Table, *, name: str) -> None:
+        """Append rows in one commit, which carries the next number of the transaction `name`."""
+        delta = self._newest(table)
+        number = (delta.transaction_version(name) or 0) + 1 if delta else 1
+        self._write(table, content, Transaction(name, number))
+
+    def remove(
+        self, table: str, *, symbol: str, day: str, leaves: Callable[[pa.RecordBatch], Bools]
+    ) -> int:
+        """Remove rows of one partition in one commit and return how many they were.
+
+        The partition is written anew with the rows that stay, a batch at a time; its old files stay
+        as after `compact`. `leaves` says of each row of a batch whether it leaves, twice.
+        """
+        # Delta's own DELETE would leave columns of a type, string view, which a query with a
+        # condition on them cannot read (deltalake 1.6, pyarrow 25).
+        delta = self._newest(table)
+        if delta is None:
+            return 0
+        with self._failing(table):
+            field = pyarrow.dataset.field
+            at = (field("symbol") == symbol) & (field("day") == day)
+            stored = delta.to_pyarrow_dataset(schema=_with_day(table))
+            num = sum(int(leaves(batch).sum()) for batch in stored.to_batches(filter=at))
+            if num:
+                kept = (b.filter(pa.array(~leaves(b))) for b in stored.to_batches(filter=at))
+                write_deltalake(
+                    delta,
+                    pa.RecordBatchReader.from_batches(_with_day(table), kept),
+                    mode="overwrite",
+                    schema_mode="merge",
+                    predicate=f"symbol = {sql_text(symbol)} AND day = {sql_text(day)}",
+                    writer_properties=_WRITER,
+                )
+            return num
+
+    def live_bytes(self, table: str) -> int:
+        """Return the size of the files a table consists of now, without those it has replaced."""
+        delta = self._newest(table)
+        if delta is None:
+            return 0
+        with self._failing(table):
+            return sum(delta.get_add_actions(flatten=True)["size_bytes"].to_pylist())
+
+    def drop_replaced(self, table: str) -> None:
+        """Remove the files a table has replaced at once: a query that reads them fails once."""
+        delta = self._newest(table)
+        if delta:
+            with self._failing(table):
+                delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+
     def compact(self, table: str) -> None:
         """Join the small files of a table and remove those replaced long ago; no row changes."""
         delta = self._newest(table)
@@ -100,7 +151,7 @@ class Lake:
 
     def _write(self, table: str, content: pa.Table, transaction: Transaction) -> None:
         with_day = content.append_column(
-            "day", pa.array(_days(content["event_ns"].to_pylist()), pa.string())
+            "day", pa.array([*map(day_of, content["event_ns"].to_pylist())], pa.string())
         )
         with self._failing(table):
             write_deltalake(
@@ -147,5 +198,11 @@ def _with_day(table: str) -> pa.Schema:
     return arrow_schema(table).append(pa.field("day", pa.string()))
 
 
-def _days(event_ns: Sequence[int]) -> list[str]:
-    return [datetime.fromtimestamp(ns // SECOND_NS, UTC).strftime("%Y-%m-%d") for ns in event_ns]
+def day_of(event_ns: int) -> str:
+    """Return the UTC day of an instant, as the partitions are named."""
+    return datetime.fromtimestamp(event_ns // SECOND_NS, UTC).strftime("%Y-%m-%d")
+
+
+def sql_text(value: str) -> str:
+    """Return a text as SQL has it."""
+    return "'" + value.replace("'", "''") + "'"
