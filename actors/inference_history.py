@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,7 @@ class InferenceHistoryActor:
         return len(reports)
 
     async def _keep_up(self) -> None:
+        """Keep the lake quick to read, then within its limits: one after the other."""
         try:
             while await self._history.keep_up():
                 pass
@@ -120,6 +122,22 @@ class InferenceHistoryActor:
                 **logs.describe(error),
                 remedy="no row is touched; it is tried again after the next batch",
             )
+        await self._prune_if_due()
+
+    async def _prune_if_due(self) -> None:
+        """Look at the limits if it is time; after a failure (logged) the next look goes on."""
+        try:
+            if not self._history.prune_due():
+                return
+            pruned = await self._history.prune()
+        except StoreError as error:
+            log.error(
+                "limits not met",
+                **logs.describe(error),
+                remedy="nothing is lost: what was begun is finished at the next look",
+            )
+            return
+        log.info("pruned", **asdict(pruned) | {"alerts": list(pruned.alerts)})
 
     async def metrics(self) -> Mapping[str, Any]:
         """Return the counters, and what the batches of this process held."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -89,6 +89,15 @@ def answer_sql(home: Path, statement: str) -> dict[str, Any]:
     with _opened(home) as history:
         frame = asyncio.run(history.sql(statement))
     return {"rows": _plain(frame.to_dict(orient="records"))}
+
+
+def prune_history(home: Path, *, dry_run: bool) -> dict[str, Any]:
+    """Bring the history of a stopped home within its limits and return what left.
+
+    With `dry_run` it may run; nothing is touched. Raises HomeInUse if it runs without.
+    """
+    with nullcontext() if dry_run else Home(home).lock(), _opened(home) as history:
+        return asdict(asyncio.run(history.prune(dry_run=dry_run)))
 
 
 @contextmanager

@@ -163,6 +163,17 @@ class Storage:
     spill_after_s: float = 2.0
     spill_mb: int = 512  # size of the spill from which on it takes no more [MiB]
     spill_dir: str = ""  # folder of the spill, best on another disk; empty: in the run's folder
+    # where evicted inferences go: folder or object-store URI; empty: HOME/archive; `none`: nowhere
+    archive_uri: str = ""
+    max_age_days: float = 0.0  # since a decision was stored, after which it leaves; 0: never [days]
+    max_decisions: int = 0  # kept, of all runs together; 0: all
+    max_bytes: int = 0  # alive in journals and lake together; 0: no limit [bytes]
+    half_life_days: float = 7.0  # in which the recency of a keep score halves [days]
+    audit_share: float = 0.005  # of all decisions that never leave, 0..1
+    # free space of the disk below which the least valuable decisions leave first: either one
+    disk_free_pct: float = 5.0  # of the disk; 0: not watched [%]
+    disk_free_gb: float = 2.0  # 0: not watched [GB]
+    prune_s: float = 3600.0  # between two looks at the limits [s, wall clock]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +274,7 @@ def _check(settings: Settings) -> None:
         )
     _check_lake(settings.storage.lake_uri)
     _check_trading(settings)
+    _check_retention(settings.storage)
     for name in ("http_port", "dashboard_port", "monitor_port"):
         port = getattr(settings.server, name)
         if not 1 <= port <= 65535:
@@ -327,6 +339,24 @@ def _check_trading(settings: Settings) -> None:
     for name, value, holds, wanted in ranges:
         if not holds:
             raise ConfigError(f"{name}: expected {wanted}, was {value}; see docs/configuration.md")
+
+
+def _check_retention(storage: Storage) -> None:
+    ranges: list[tuple[str, float, bool, str]] = [
+        ("max_age_days", storage.max_age_days, storage.max_age_days >= 0, "0 or more"),
+        ("max_decisions", storage.max_decisions, storage.max_decisions >= 0, "0 or more"),
+        ("max_bytes", storage.max_bytes, storage.max_bytes >= 0, "0 or more"),
+        ("half_life_days", storage.half_life_days, storage.half_life_days > 0, "above 0"),
+        ("audit_share", storage.audit_share, 0 <= storage.audit_share <= 1, "0 to 1"),
+        ("disk_free_pct", storage.disk_free_pct, 0 <= storage.disk_free_pct < 100, "0 to 100"),
+        ("disk_free_gb", storage.disk_free_gb, storage.disk_free_gb >= 0, "0 or more"),
+        ("prune_s", storage.prune_s, storage.prune_s > 0, "above 0"),
+    ]
+    for name, value, holds, wanted in ranges:
+        if not holds:
+            raise ConfigError(
+                f"storage.{name}: expected {wanted}, was {value}; see docs/retention.md"
+            )
 
 
 def load_settings(

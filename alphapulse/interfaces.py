@@ -16,6 +16,7 @@ from alphapulse.domain.inference import DecisionRecord, Example, Prediction
 from alphapulse.domain.inputs import InputSpec, ModelInput
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import BarSeries, Instrument, MarketEvent, Timeframe
+from alphapulse.domain.pruning import Pruned
 from alphapulse.domain.status import Command, Snapshot
 from alphapulse.domain.trading import Account, Approved, Fill, Order, Position, Refused
 
@@ -259,8 +260,12 @@ class InferenceStore(Protocol):
         """
 
     @abstractmethod
-    async def prune(self, *, before_ns: int) -> int:
-        """Archive, then remove rows older than `before_ns` and return how many went."""
+    async def prune(self, *, dry_run: bool = False) -> Pruned:
+        """Bring the history within its limits: archive what leaves, compare, only then remove it.
+
+        Nothing pending, linked to an order or of the audit sample leaves. With `dry_run` nothing is
+        touched. Raises StoreError if the store cannot be read or written; the next call goes on.
+        """
 
 
 class Panel(Protocol):

@@ -37,6 +37,7 @@ NAMES = {
         Bar BarFlag BarSeries BookDelta Bools FeedGap Flags Floats Instrument Ints LOTS Mark
         MarketEvent Pivot PivotKind SECOND_NS TIMEFRAMES Timeframe Trade Trades
     """,
+    "alphapulse.domain.pruning": "Pruned",
     "alphapulse.domain.quality": "EXPLAINED Explanation Reason reason_of",
     "alphapulse.domain.status": "Alert Command ErrorRow Snapshot",
     "alphapulse.domain.trading": """

@@ -158,6 +158,18 @@ def sql(
     print_answer(answer, as_json)
 
 
+def prune(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would leave, and touch nothing.")
+    ] = False,
+    home: HomeOption = DEFAULT_HOME,
+    as_json: JsonOption = False,
+) -> None:
+    """Archive and remove what the limits of `storage` ask for, while no `up` is running."""
+    found = importlib.import_module("alphapulse.asking").prune_history(home, dry_run=dry_run)
+    print_answer(found, as_json)
+
+
 def _shown(table: str, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [{name: row[name] for name in SHOWN[table]} for row in rows]
 

@@ -19,6 +19,10 @@ class StoreCode(StrEnum):
     RECORDS_SPILLED = "RecordsSpilled"
     RECORDS_LOST = "RecordsLost"
     RECORD_LOST = "RecordLost"
+    DISK_LOW = "DiskLow"
+    EVICTED_BY_VALUE = "EvictedByValue"
+    RETENTION_BLOCKED = "RetentionBlocked"
+    ARCHIVE_FAILED = "ArchiveFailed"
 
 
 EXPLAINED: Mapping[StoreCode, Explanation] = {
@@ -55,6 +59,24 @@ EXPLAINED: Mapping[StoreCode, Explanation] = {
         "on a recording `alphapulse up --fresh` makes them anew; live they are gone, and what "
         "learns from the history does without them",
     ),
+    StoreCode.DISK_LOW: Explanation(
+        "the disk of the home has less room than storage.disk_free_pct or disk_free_gb ask for",
+        "free space on it, move the lake to another disk (storage.lake_uri), or lower "
+        "storage.max_age_days",
+    ),
+    StoreCode.EVICTED_BY_VALUE: Explanation(
+        "the least valuable decisions left because the disk was below its watermark",
+        "free space; what left without an archive is listed in HOME/retention/removed",
+    ),
+    StoreCode.RETENTION_BLOCKED: Explanation(
+        "a limit of the history stays exceeded: everything left is protected",
+        "see `alphapulse history prune --dry-run` for what protects it; raise the limit, or wait "
+        "until pending inferences are answered",
+    ),
+    StoreCode.ARCHIVE_FAILED: Explanation(
+        "the archive did not take what was to leave, or gave back something else",
+        "check that storage.archive_uri can be reached and has room; nothing was removed",
+    ),
 }
 
 
@@ -68,6 +90,13 @@ def store_alerts(store: Mapping[str, int], *, event_ns: int) -> list[Alert]:
     states = {
         StoreCode.STORE_FAILING: (store["journal_down"], f"{store['failures']} calls failed"),
         StoreCode.LAKE_BEHIND: (store["lake_down"], f"{store['unbatched']} inferences wait"),
+        StoreCode.DISK_LOW: (store["disk_low"], "little room"),
+        StoreCode.EVICTED_BY_VALUE: (
+            store["evicted_by_value"],
+            f"{store['evicted_by_value']} decisions at the last look",
+        ),
+        StoreCode.RETENTION_BLOCKED: (store["retention_blocked"], "over the limit"),
+        StoreCode.ARCHIVE_FAILED: (store["archive_down"], "archive"),
     }
     return [
         Alert(code, f"{told}: {EXPLAINED[code].cause}", EXPLAINED[code].remedy, event_ns)

@@ -10,11 +10,13 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from alphapulse.config import Storage
-from alphapulse.domain.errors import StoreError, Unavailable
+from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, Prediction
 from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import Cursor, Followed, Outcome
+from alphapulse.domain.pruning import Pruned
 from alphapulse.interfaces import InferenceStore, Query
+from alphapulse.storage.alerts import StoreCode
 from alphapulse.storage.batch_report import BatchReport, report_of
 from alphapulse.storage.conditions import Where
 from alphapulse.storage.following import follow
@@ -25,6 +27,7 @@ from alphapulse.storage.journal import Journal, Write
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake
 from alphapulse.storage.newest import Newest
+from alphapulse.storage.pruning import Pruning
 from alphapulse.storage.showing import Shown, show
 from alphapulse.storage.sql import answer_sql
 from alphapulse.storage.stats import stats
@@ -35,6 +38,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_BATCH_DECISIONS = 10_000  # bounds the memory of one commit after the lake was away for long
+LOOKED: Mapping[str, StoreCode] = {  # what the newest look at the limits came to
+    "disk_low": StoreCode.DISK_LOW,
+    "retention_blocked": StoreCode.RETENTION_BLOCKED,
+    "archive_down": StoreCode.ARCHIVE_FAILED,
+    "evicted_by_value": StoreCode.EVICTED_BY_VALUE,
+}
+URGENT_S = 60.0  # between two looks at the limits while the disk is below its watermark
 COUNTED = (
     "appended",
     "repeated",
@@ -44,7 +54,10 @@ COUNTED = (
     "failures",
     "journal_down",
     "lake_down",
-)  # the last two are 1 from a failure until it works again
+    "pruned",
+    "trimmed",
+    *LOOKED,
+)  # what ends in `down` is 1 from a failure until it works again
 _T = TypeVar("_T")
 
 
@@ -88,6 +101,8 @@ class InferenceHistory(InferenceStore):
         self._counters = dict.fromkeys(COUNTED, 0)
         is_waiting, self._reported = self._found()
         self._waiting_since = time.monotonic() if is_waiting else None
+        self._pruning = Pruning(home, lake=self._lake, settings=settings)
+        self._pruned_at: float | None = None
 
     async def append(self, records: Sequence[DecisionRecord]) -> int:
         """Make the records durable and return how many were new; the others change nothing.
@@ -238,11 +253,31 @@ class InferenceHistory(InferenceStore):
             self._waiting_since = time.monotonic()
         return new
 
-    async def prune(self, *, before_ns: int) -> int:
-        """Raise Unavailable: archives come with retention."""
-        raise Unavailable(
-            f"pruning before {before_ns}: the retention part of the history is not built yet"
-        )
+    def prune_due(self) -> bool:
+        """Return whether it is time to look at the limits again; sooner while the disk is low."""
+        if self._pruned_at is None:
+            return self._pruning.is_wanted
+        waited_s = time.monotonic() - self._pruned_at
+        if waited_s < min(URGENT_S, self._settings.prune_s):
+            return False
+        is_time = waited_s >= self._settings.prune_s and self._pruning.is_wanted
+        return is_time or self._pruning.is_urgent
+
+    async def prune(self, *, dry_run: bool = False) -> Pruned:
+        """Bring the whole home within its limits, in the background of appends and queries.
+
+        What the newest look came to is in `counters` until the next one. Only the process that
+        writes the home may call it, or, while none does, one that holds its lock.
+        """
+        if not dry_run:
+            self._pruned_at = time.monotonic()
+        pruned = await self._on(self._flusher, partial(self._pruning.prune, dry_run=dry_run))
+        if not dry_run:
+            self._counters["pruned"] += pruned.decisions
+            self._counters["trimmed"] += pruned.trimmed
+            self._counters |= {name: int(code in pruned.alerts) for name, code in LOOKED.items()}
+            self._counters["evicted_by_value"] = pruned.reasons.get("disk", 0)
+        return pruned
 
     def counters(self) -> dict[str, int]:
         """Return what this process appended, committed and failed at, and what the run holds."""

@@ -6,7 +6,7 @@ itself knows which batches it holds: a killed writer leaves a whole batch behind
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -25,7 +25,7 @@ from deltalake import (
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.domain.market import SECOND_NS
+from alphapulse.domain.market import SECOND_NS, Bools
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.object_store import explain, is_object_store, storage_options
 from alphapulse.storage.tables import COLUMNS
@@ -112,6 +112,58 @@ class Lake:
                 commits += 1
         return commits
 
+    def add(self, table: str, content: pa.Table, *, name: str) -> None:
+        """Append rows in one commit, which carries the next number of the transaction `name`."""
+        delta = self.newest(table)
+        number = (delta.transaction_version(name) or 0) + 1 if delta else 1
+        self._write(table, _with_days(content).to_reader(), Transaction(name, number))
+
+    def remove(
+        self, table: str, *, symbol: str, day: str, leaves: Callable[[pa.RecordBatch], Bools]
+    ) -> int:
+        """Remove rows of one partition in one commit and return how many they were.
+
+        The partition is written anew with the rows that stay, a batch at a time; its old files stay
+        as after `compact`. `leaves` says of each row of a batch whether it leaves, twice.
+        """
+        # Delta's own DELETE would leave columns of a type, string view, which a query with a
+        # condition on them cannot read (deltalake 1.6, pyarrow 25).
+        delta = self.newest(table)
+        if delta is None:
+            return 0
+        with self.failing(table):
+            field = pyarrow.dataset.field
+            at = (field("symbol") == symbol) & (field("day") == day)
+            stored = delta.to_pyarrow_dataset(schema=lake_schema(table))
+            num = sum(int(leaves(batch).sum()) for batch in stored.to_batches(filter=at))
+            if num:
+                kept = (b.filter(pa.array(~leaves(b))) for b in stored.to_batches(filter=at))
+                write_deltalake(
+                    delta,
+                    pa.RecordBatchReader.from_batches(lake_schema(table), kept),
+                    mode="overwrite",
+                    schema_mode="merge",
+                    predicate=f"symbol = {sql_text(symbol)} AND day = {sql_text(day)}",
+                    writer_properties=writer_properties(table),
+                    post_commithook_properties=NO_HOOKS,
+                )
+            return num
+
+    def live_bytes(self, table: str) -> int:
+        """Return the size of the files a table consists of now, without those it has replaced."""
+        delta = self.newest(table)
+        if delta is None:
+            return 0
+        with self.failing(table):
+            return sum(delta.get_add_actions(flatten=True)["size_bytes"].to_pylist())
+
+    def drop_replaced(self, table: str) -> None:
+        """Remove the files a table has replaced at once: a query that reads them fails once."""
+        delta = self.newest(table)
+        if delta:
+            with self.failing(table):
+                delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+
     @contextmanager
     def opened(self, table: str) -> Iterator[DeltaTable | None]:
         """Lend a table at its newest version, None without a batch; what fails is a StoreError."""
@@ -178,11 +230,14 @@ def _in_chunks(journal: JournalReader, table: str, *, after: int, to: int) -> pa
     def chunks() -> Iterator[pa.RecordBatch]:
         for first in range(after, to, CHUNK):
             rows = journal.select(table, after=first, to=min(first + CHUNK, to))
-            content = arrow_table(table, rows)
-            days = pa.array(_days(content["event_ns"].to_pylist()), pa.string())
-            yield from content.append_column("day", days).to_batches()
+            yield from _with_days(arrow_table(table, rows)).to_batches()
 
     return pa.RecordBatchReader.from_batches(lake_schema(table), chunks())
+
+
+def _with_days(content: pa.Table) -> pa.Table:
+    days = [day_of(event_ns) for event_ns in content["event_ns"].to_pylist()]
+    return content.append_column("day", pa.array(days, pa.string()))
 
 
 def lake_schema(table: str) -> pa.Schema:
@@ -190,5 +245,11 @@ def lake_schema(table: str) -> pa.Schema:
     return arrow_schema(table).append(pa.field("day", pa.string()))
 
 
-def _days(event_ns: Sequence[int]) -> list[str]:
-    return [datetime.fromtimestamp(ns // SECOND_NS, UTC).strftime("%Y-%m-%d") for ns in event_ns]
+def day_of(event_ns: int) -> str:
+    """Return the UTC day of an instant, as the partitions are named."""
+    return datetime.fromtimestamp(event_ns // SECOND_NS, UTC).strftime("%Y-%m-%d")
+
+
+def sql_text(value: str) -> str:
+    """Return a text as SQL has it."""
+    return "'" + value.replace("'", "''") + "'"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import pickle
 from collections.abc import Callable, Coroutine, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,9 +13,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from alphapulse.domain.errors import StoreError, Unavailable
+from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, inference_id
 from alphapulse.domain.learning import Outcome
+from alphapulse.domain.pruning import Pruned
 from alphapulse.interfaces import InferenceStore, Query
 from tests.contracts.factories import StoreSubject, factory_of
 from tests.contracts.finding import assert_documented, implementations
@@ -186,9 +187,9 @@ def check_half_settled_is_not_settled(subject: StoreSubject) -> None:
 def check_asking_for_nothing_changes_nothing(subject: StoreSubject) -> None:
     with opened(subject) as store:
         run(store.append(subject.records))
-        for call in (partial(store.settle, []), partial(store.prune, before_ns=0)):
-            with suppress(Unavailable):
-                assert run(call()) == 0, "nothing was asked for and something was done"
+        assert run(store.settle([])) == 0, "nothing was asked for and something was done"
+        said = run(store.prune(dry_run=True))
+        assert run(store.prune()).decisions == said.decisions == 0, "it has no limit and loses some"
         assert set(find(store)["id"]) == ids_of(subject.records)
 
 
@@ -243,12 +244,9 @@ class ExampleStore(InferenceStore):
         self.keep_settled(settled)
         return len(settled) - before
 
-    async def prune(self, *, before_ns: int) -> int:
-        """Remove what is older."""
-        kept = self.kept()
-        left = {key: r for key, r in kept.items() if key[0] >= before_ns}
-        self.keep(left)
-        return len(kept) - len(left)
+    async def prune(self, *, dry_run: bool = False) -> Pruned:
+        """Remove nothing: it has no limit."""
+        return Pruned()
 
     def rows(self, query: Query) -> list[dict[str, Any]]:
         """Return the rows of a table, unordered and unfiltered."""
@@ -320,10 +318,10 @@ class Forgetful(ExampleStore):
         """Remember."""
         self.memory = kept
 
-    async def prune(self, *, before_ns: int) -> int:
+    async def prune(self, *, dry_run: bool = False) -> Pruned:
         """Forget everything, whatever was asked."""
         self.memory = {}
-        return 0
+        return Pruned()
 
 
 class Disorderly(ExampleStore):

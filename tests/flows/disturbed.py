@@ -142,7 +142,7 @@ def kept(run: Run) -> dict[str, list[tuple[Any, ...]]]:
         return {
             table: [
                 tuple(struct.pack("<d", v) if isinstance(v, float) else v for v in row.values())
-                for row in reader.find(table, "TRUE", []).to_pylist()
+                for row in reader.fetch(table, {})
             ]
             for table in TABLES
         }

@@ -13,6 +13,7 @@ from alphapulse.domain.learning import RoundState, TrainingRound
 from alphapulse.domain.status import Alert
 from alphapulse.risk import alerts as risk_alerts
 from alphapulse.storage import alerts as store_alerts
+from alphapulse.storage.history import COUNTED
 from alphapulse.storage.journal import Journal
 from alphapulse.storage.notes import alert_row, round_row
 from alphapulse.storage.tables import COLUMNS
@@ -72,10 +73,18 @@ def _fields(round: TrainingRound) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("down", "code"), [("journal_down", "StoreFailing"), ("lake_down", "LakeBehind")]
+    ("down", "code"),
+    [
+        ("journal_down", "StoreFailing"),
+        ("lake_down", "LakeBehind"),
+        ("disk_low", "DiskLow"),
+        ("evicted_by_value", "EvictedByValue"),
+        ("retention_blocked", "RetentionBlocked"),
+        ("archive_down", "ArchiveFailed"),
+    ],
 )
 def test_a_store_that_fails_is_told_until_it_works_again(down: str, code: str) -> None:
-    well = {"journal_down": 0, "lake_down": 0, "failures": 3, "unbatched": 30}
+    well = dict.fromkeys(COUNTED, 0) | {"failures": 3, "unbatched": 30}
 
     (alert,) = store_alerts.store_alerts(well | {down: 1}, event_ns=7)
 

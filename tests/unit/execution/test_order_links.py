@@ -47,7 +47,7 @@ def history(tmp_path: Path) -> Iterator[InferenceHistory]:
 
 def linked(tmp_path: Path) -> list[tuple[str, str, str]]:
     reader = HistoryReader(runs=tmp_path / "runs", lake_uri=str(tmp_path / "lake"))
-    rows = reader.find("orders", "TRUE", []).to_pylist()
+    rows = reader.fetch("orders", {})
     reader.close()
     return [(row["order_id"], row["inference_id"], row["purpose"]) for row in rows]
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 
 from alphapulse.config import Settings, Storage
-from alphapulse.domain.errors import ConfigError, StoreError, Unavailable
+from alphapulse.domain.errors import ConfigError, StoreError
 from alphapulse.domain.inference import inference_id
 from alphapulse.domain.learning import Cursor, Outcome
 from alphapulse.interfaces import Query
@@ -268,11 +268,6 @@ def test_a_home_from_before_outcomes_is_queried_and_settled(home: Home, run: Run
     assert len(ask(reader, Query(table="outcomes"))) == 1
     pd.testing.assert_frame_equal(ask(reader, Query()), inferences)
     history.close()
-
-
-def test_what_is_not_built_yet_says_so(history: InferenceHistory) -> None:
-    with pytest.raises(Unavailable, match="retention part of the history is not built yet"):
-        asyncio.run(history.prune(before_ns=0))
 
 
 def test_a_run_replayed_after_its_journal_was_lost_is_seen_once(
