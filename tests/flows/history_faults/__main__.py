@@ -52,7 +52,7 @@ def work(given: argparse.Namespace, folder: Path) -> int:
             os.environ[_APART] = "1"
             faulting.run_apart(again)
         faults = faulting.FullDisk(folder)
-    plant = PLANTS[given.plant] if given.plant else None
+    plant = PLANTS[given.plant][0] if given.plant else None
     killer = Killer(folder, seed=given.seed, faults=faults, plant=plant)
     killer.kill(given.kills, until_wrong=plant is not None)
     figures = killer.tally.as_dict()

@@ -59,9 +59,11 @@ class FailingCalls:
             self._orders = np.frombuffer(mmap.mmap(file.fileno(), _SIZE), np.int64)
 
     def arm(self, lot: random.Random) -> None:
-        """Begin to fail: all calls after one, or a share of them."""
+        """Begin to fail: all calls after one, or a share of them; of one kind, or of all."""
+        kinds = FAILING[self._name]
+        kinds = (lot.choice(kinds),) if lot.random() < 0.5 else kinds
         self._orders[_ERROR] = getattr(errno, self._name.upper())
-        self._orders[_KINDS] = sum(1 << call for call in FAILING[self._name])
+        self._orders[_KINDS] = sum(1 << call for call in kinds)
         self._orders[_SKIP] = int(10 ** lot.uniform(0, 3))
         self._orders[_CHANCE] = int(2**31 * lot.choice((1, 0.3, 0.03, 0.01)))
         self._orders[_DICE] = lot.getrandbits(62)

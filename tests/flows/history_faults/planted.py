@@ -53,16 +53,15 @@ class InTwoPieces(sqlite3.Connection):
         return super().executemany(sql, *values)
 
 
-def _late_commits() -> Connection:
-    return LateCommits
+class Forgetful(sqlite3.Connection):
+    """Keeps the name of a batch to itself until the next one is named."""
 
-
-def _replacing() -> Connection:
-    return Replacing
-
-
-def _in_two_pieces() -> Connection:
-    return InTwoPieces
+    def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Write names to a table of this connection alone, which hides the journal's."""
+        if sql.startswith("INSERT INTO edges"):
+            super().execute("CREATE TEMP TABLE IF NOT EXISTS edges AS SELECT * FROM main.edges")
+            super().execute("INSERT OR IGNORE INTO main.edges SELECT * FROM temp.edges")
+        return super().executemany(sql, *values)
 
 
 def _batch_without_its_number() -> Connection:
@@ -77,9 +76,11 @@ def _batch_without_its_number() -> Connection:
     return sqlite3.Connection
 
 
-PLANTS: Mapping[str, Callable[[], Connection]] = {
-    "late-commits": _late_commits,
-    "replacing": _replacing,
-    "in-two-pieces": _in_two_pieces,
-    "batch-without-its-number": _batch_without_its_number,
+# By name, what makes the connections of a writer, and what the harness must see of it.
+PLANTS: Mapping[str, tuple[Callable[[], Connection], str]] = {
+    "late-commits": (lambda: LateCommits, "lost"),
+    "replacing": (lambda: Replacing, "altered"),
+    "in-two-pieces": (lambda: InTwoPieces, "half"),
+    "forgotten-names": (lambda: Forgetful, "lost"),
+    "batch-without-its-number": (_batch_without_its_number, "doubled"),
 }
