@@ -33,13 +33,18 @@ class LateCommits(sqlite3.Connection):
 
 
 class Replacing(sqlite3.Connection):
-    """Lets a decision that comes again take the place of the stored one."""
+    """Lets a decision that comes again take the place of the stored one, and says it is not new."""
 
     def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Replace where the journal leaves alone."""
-        if sql.startswith("INSERT INTO decisions"):
-            sql = sql.replace("INSERT", "INSERT OR REPLACE").split(" ON CONFLICT")[0]
-        return super().execute(sql, *values)
+        if not sql.startswith("INSERT INTO decisions"):
+            return super().execute(sql, *values)
+        before = super().execute("SELECT count(*) FROM decisions").fetchone()
+        replacing = sql.replace("INSERT", "INSERT OR REPLACE").split(" ON CONFLICT")[0]
+        cursor = super().execute(replacing, *values)
+        if before == super().execute("SELECT count(*) FROM decisions").fetchone():
+            return super().execute("DELETE FROM decisions WHERE FALSE")  # no row changed
+        return cursor
 
 
 class InTwoPieces(sqlite3.Connection):
@@ -79,7 +84,7 @@ def _batch_without_its_number() -> Connection:
 # By name, what makes the connections of a writer, and what the harness must see of it.
 PLANTS: Mapping[str, tuple[Callable[[], Connection], str]] = {
     "late-commits": (lambda: LateCommits, "lost"),
-    "replacing": (lambda: Replacing, "altered"),
+    "replacing": (lambda: Replacing, "lost"),
     "in-two-pieces": (lambda: InTwoPieces, "half"),
     "forgotten-names": (lambda: Forgetful, "lost"),
     "batch-without-its-number": (_batch_without_its_number, "doubled"),
