@@ -40,7 +40,8 @@ FAILING = {  # a full disk refuses what needs room, a broken one anything
     "enospc": (Call.CREATE, Call.WRITE, Call.RENAME, Call.MKDIR),
     "eio": tuple(Call),
 }
-_ARMED, _ERROR, _KINDS, _SKIP, _CHANCE, _MOST, _DICE, _CUTS, _CALLS = range(9)  # as in disk_faults.c
+# as in disk_faults.c
+_ARMED, _ERROR, _KINDS, _SKIP, _CHANCE, _MOST, _DICE, _CUTS, _CALLS = range(9)
 _FAULTS = _CALLS + len(Call)
 _CUT = _FAULTS + len(Call)
 _SIZE = 8 * (_CUT + 1)
