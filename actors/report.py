@@ -28,6 +28,8 @@ def status_text(status: dict[str, Any]) -> str:
     parts.append(f"{made} decisions" + (f", {p50:.0f} ms each" if p50 is not None else ""))
     if status["pending"]:
         parts.append(f"{status['pending']} records wait for the store")
+    if status["lost"]:
+        parts.append(f"{status['lost']} records lost")
     return "  ".join(parts)
 
 

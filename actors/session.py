@@ -61,6 +61,7 @@ class Session:
             _actor(MarketShardActor, name, self._launch, number, scheduling_strategy="SPREAD")
 
     async def _open_market(self) -> None:
+        await cluster.Trader().recover()  # what a kill left in its spill: the run goes on after it
         await cluster.MarketData().open(await resume_point(self._launch))
         log.info("market opened")
 

@@ -26,13 +26,19 @@ from alphapulse.domain.trading import Quote
 from alphapulse.execution.engine import Engine
 from alphapulse.execution.ledger import Ledger
 from alphapulse.execution.order_links import OrderLinks
+from alphapulse.execution.outages import Told
 from alphapulse.execution.recorder import Recorder
 from alphapulse.models.checkpoints import Registry, directory_of, load_checkpoint
 from alphapulse.models.versions import Versions
+from alphapulse.storage.alerts import alert_of
 from alphapulse.storage.control import Control
+from alphapulse.storage.home import Home
+from alphapulse.storage.notes import alert_row
+from alphapulse.storage.spill import Spill
 
 RETRY_S = 0.2  # between two tries of a call whose process is being replaced
 PATIENCE_S = 60.0  # how long a replacement may take before the run ends with an error
+RECOVER_S = 20.0  # how long a store that fails may hold up the start, with records in the spill
 DEPLOYMENTS = {"cnn": "CNN", "rl": "RL", "moe": "Orchestrator"}
 log = logs.get_logger("trader")
 
@@ -57,6 +63,9 @@ class TraderActor:
             self._history.append,
             timeout_s=settings.storage.append_timeout_s,
             max_pending=settings.storage.retry_records,
+            spill=Spill.of(Home(home).run(launch.run_number), settings.storage),
+            spill_after_s=settings.storage.spill_after_s,
+            note=self._tell,
         )
         self._ledger = Ledger(ledger_path(launch), run=launch.run)
         self._links = OrderLinks(self._ledger, self._history.note)
@@ -73,6 +82,7 @@ class TraderActor:
 
     async def run(self) -> dict[str, Any]:
         """Decide until the source ends or `stop` is called, and return the status."""
+        await self.recover()
         after_ns = await _patiently(resume_point, self._launch)
         outputs = await self._go_on_after(after_ns)
         while not self._stopping:
@@ -96,6 +106,10 @@ class TraderActor:
         await self._links.close(after_ns)
         return await self.status()
 
+    async def recover(self) -> int:
+        """Hand over what an earlier process left in the spill and return how much still waits."""
+        return await self._recorder.recover(timeout_s=RECOVER_S)
+
     async def _go_on_after(self, after_ns: int) -> list[Prediction]:
         """Become what the run was after the step `after_ns`, and return the outputs made then."""
         self._resumed_ns = self._engine.acted_until = after_ns
@@ -115,9 +129,7 @@ class TraderActor:
             "ended": self._ended,
             "stopping": self._stopping,
             "resumed_ns": self._resumed_ns,
-            "flagged": self._recorder.flagged,
-            "pending": self._recorder.num_pending,
-            "lost": self._recorder.lost,
+            **self._recorder.counters(),
             "thresholds": {
                 "entry": self._engine.thresholds.entry,
                 "exit": self._engine.thresholds.exit,
@@ -210,6 +222,8 @@ class TraderActor:
             return self._desk.risk(self._launch.settings.risk)
         if what == "positions":
             return self._desk.positions()
+        if what == "records":
+            return self._recorder.counters()
         return getattr(self._ledger, what)(**arguments)
 
     async def stop(self) -> None:
@@ -228,6 +242,11 @@ class TraderActor:
     async def _act(self, point: DecisionPoint, decisions: Sequence[Decision], stored: bool) -> None:
         entries = self._control.is_wanted("trader")
         await self._desk.act(point, decisions, stored=stored, entries=entries)
+
+    async def _tell(self, happened: Sequence[Told]) -> None:
+        """Keep what an outage of the store did to records."""
+        rows = [alert_row(alert_of(*told), self._launch.run) for told in happened]
+        await self._history.note("alerts", rows)
 
     async def _quote(self, symbol: str, at_ns: int) -> Quote | None:
         quote: Quote | None = await _patiently(

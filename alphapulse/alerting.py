@@ -10,7 +10,7 @@ from alphapulse.data.alerts import feed_alerts
 from alphapulse.domain.status import Alert
 from alphapulse.logs import get_logger
 from alphapulse.risk.alerts import trading_alerts
-from alphapulse.storage.alerts import store_alerts
+from alphapulse.storage.alerts import record_alerts, store_alerts
 from alphapulse.storage.notes import alert_row
 
 log = get_logger("alerts")
@@ -26,14 +26,15 @@ async def standing(
 
     Raises Unavailable if an actor does not answer.
     """
-    risk, snapshot, store = await asyncio.gather(
-        trader.view("risk"), market.view("snapshot"), history.counters()
+    risk, snapshot, store, records = await asyncio.gather(
+        trader.view("risk"), market.view("snapshot"), history.counters(), trader.view("records")
     )
     event_ns = risk["event_ns"]
     return [
         *trading_alerts(risk),
         *feed_alerts(snapshot, settings.feed, event_ns=event_ns),
         *store_alerts(store, event_ns=event_ns),
+        *record_alerts(records, event_ns=event_ns),
     ]
 
 

@@ -251,6 +251,11 @@ class Trader(ActorProxy):
         status: Mapping[str, Any] = await self._call("status")
         return status
 
+    async def recover(self) -> int:
+        """Hand the history what is in the spill and return how many records still wait."""
+        left: int = await self._call("recover")
+        return left
+
     async def thresholds(self, new: Thresholds | None = None) -> Thresholds:
         """Return the thresholds in force, after setting `new` ones if given."""
         thresholds: Thresholds = await self._call("set_thresholds", new)

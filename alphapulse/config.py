@@ -153,10 +153,15 @@ class Storage:
     lake_uri: str = ""  # folder or object-store URI of the Delta tables; empty: HOME/lake
     flush_rows: int = 2_000  # inferences in the journal that start a batch to the lake
     flush_s: float = 30.0  # age of the oldest of them that does so too [s, wall clock]
-    # decisions kept in memory while the store does not answer; older ones are reported lost
+    # decisions kept in memory while the store does not answer, the older half of them spilled;
+    # what neither memory nor spill can hold is reported lost by its ids
     retry_records: int = 2_000
     # how long a decision waits for its acknowledgement before it is flagged [s]
     append_timeout_s: float = 5.0
+    # how long the store may fail before what waits for it goes to the local spill [s]
+    spill_after_s: float = 2.0
+    spill_mb: int = 512  # size of the spill from which on it takes no more [MiB]
+    spill_dir: str = ""  # folder of the spill, best on another disk; empty: in the run's folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,7 +271,7 @@ def _check(settings: Settings) -> None:
 
 def _check_trading(settings: Settings) -> None:
     trading, risk, learning = settings.trading, settings.risk, settings.learning
-    feed = settings.feed
+    feed, storage = settings.feed, settings.storage
     if len(trading.quantity_steps) != len(settings.market.symbols):
         raise ConfigError(
             f"trading.quantity_steps: expected one a symbol ({len(settings.market.symbols)}), was "
@@ -303,6 +308,9 @@ def _check_trading(settings: Settings) -> None:
         ("learning.held_out_share", learning.held_out_share, 0 < learning.held_out_share < 1,
          "between 0 and 1"),
         ("learning.promote_at", learning.promote_at, learning.promote_at > 1, "above 1"),
+        ("storage.retry_records", storage.retry_records, storage.retry_records >= 1, "1 or more"),
+        ("storage.spill_after_s", storage.spill_after_s, storage.spill_after_s >= 0, "0 or more"),
+        ("storage.spill_mb", storage.spill_mb, storage.spill_mb >= 0, "0 or more"),
     ]  # fmt: skip
     for name, value, holds, wanted in ranges:
         if not holds:

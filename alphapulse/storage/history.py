@@ -56,9 +56,10 @@ class InferenceHistory(InferenceStore):
     """
 
     def __init__(self, home: Home, *, run: Run | None = None, settings: Storage) -> None:
-        """Open the journal of `run`, new or not; without a run the history can only be read.
+        """Write the journal of `run`, new or not; without a run the history can only be read.
 
-        Raises StoreError if the journal cannot be opened.
+        It is opened at the first call, and anew after one that failed: a process that starts while
+        the disk fails answers with StoreError, and well again once the disk is.
         """
         lake_uri = settings.lake_uri or str(home.path / "lake")
         self._settings = settings
@@ -73,11 +74,8 @@ class InferenceHistory(InferenceStore):
         # Followed beside it too: settlement may be far behind.
         self._trail = JournalReader(run.journal_path) if run else None
         self._counters = dict.fromkeys(COUNTED, 0)
-        counts = self._journal.counts() if self._journal else {}
-        is_waiting = counts.get("unbatched") or counts.get("unbatched_rest")
+        is_waiting, self._reported = self._found()
         self._waiting_since = time.monotonic() if is_waiting else None
-        named = self._journal.batches() if self._journal else []
-        self._reported = max((batch.number for batch in named), default=0)
 
     async def append(self, records: Sequence[DecisionRecord]) -> int:
         """Make the records durable and return how many were new; the others change nothing.
@@ -207,6 +205,20 @@ class InferenceHistory(InferenceStore):
         for journal in (self._journal, self._gauge, self._trail):
             if journal:
                 journal.close()
+
+    def _found(self) -> tuple[bool, int]:
+        """Return whether the lake lacks something of the run, and the newest batch there is.
+
+        Where the journal cannot be read that is not known: the next flush sees.
+        """
+        if self._journal is None:
+            return False, 0
+        try:
+            counts, named = self._journal.counts(), self._journal.batches()
+        except StoreError:
+            return True, 0
+        is_waiting = bool(counts["unbatched"] or counts["unbatched_rest"])
+        return is_waiting, max((batch.number for batch in named), default=0)
 
     def _own(self) -> Journal:
         if self._journal is None:

@@ -82,3 +82,14 @@ def test_a_store_that_fails_is_told_until_it_works_again(down: str, code: str) -
     assert (alert.code, alert.event_ns) == (code, 7)
     assert alert.remedy == store_alerts.EXPLAINED[store_alerts.StoreCode(code)].remedy
     assert store_alerts.store_alerts(well, event_ns=7) == []
+
+
+def test_records_that_wait_or_are_lost_are_told_with_their_number() -> None:
+    waiting = {"flagged": 9, "pending": 5, "spilled": 3, "recovered": 0, "lost": 4}
+
+    alerts = store_alerts.record_alerts(waiting, event_ns=7)
+
+    told = {str(alert.code): alert.message.rsplit(": ")[-1] for alert in alerts}
+    assert told == {"RecordsPending": "2", "RecordsSpilled": "3", "RecordsLost": "4"}
+    assert all(alert.remedy and alert.event_ns == 7 for alert in alerts)
+    assert store_alerts.record_alerts(dict.fromkeys(waiting, 0), event_ns=7) == []
