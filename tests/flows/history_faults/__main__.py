@@ -34,9 +34,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; empty: a temporary one")
     given = parser.parse_args()
     if given.folder:
-        sys.exit(work(given, given.folder))
+        sys.exit(work(given, given.folder.resolve()))
     with tempfile.TemporaryDirectory() as folder:
-        sys.exit(work(given, Path(folder)))
+        sys.exit(work(given, Path(folder).resolve()))
 
 
 def work(given: argparse.Namespace, folder: Path) -> int:

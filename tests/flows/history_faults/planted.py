@@ -75,7 +75,7 @@ def _batch_without_its_number() -> Connection:
 
     def write_twice(table: Any, rows: Any, *, commit_properties: Any, **named: Any) -> None:
         write(table, rows, **named)
-        write(table, rows[:0], commit_properties=commit_properties, **named)
+        write(table, rows.schema.empty_table(), commit_properties=commit_properties, **named)
 
     lake.write_deltalake = write_twice
     return sqlite3.Connection
