@@ -34,9 +34,9 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="where to work; empty: a temporary one")
     given = parser.parse_args()
     if given.folder:
-        sys.exit(work(given, given.folder))
+        sys.exit(work(given, given.folder.resolve()))
     with tempfile.TemporaryDirectory() as folder:
-        sys.exit(work(given, Path(folder)))
+        sys.exit(work(given, Path(folder).resolve()))
 
 
 def work(given: argparse.Namespace, folder: Path) -> int:
@@ -52,7 +52,7 @@ def work(given: argparse.Namespace, folder: Path) -> int:
             os.environ[_APART] = "1"
             faulting.run_apart(again)
         faults = faulting.FullDisk(folder)
-    plant = PLANTS[given.plant] if given.plant else None
+    plant = PLANTS[given.plant][0] if given.plant else None
     killer = Killer(folder, seed=given.seed, faults=faults, plant=plant)
     killer.kill(given.kills, until_wrong=plant is not None)
     figures = killer.tally.as_dict()

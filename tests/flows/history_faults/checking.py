@@ -115,7 +115,7 @@ class Check:
         self._check_both()
         with self.found.reading("the journal against the lake"):
             self._compare_lake_with_journal()
-        return asdict(self.found)
+        return asdict(self.found) | {"batches": self._num_batches()}
 
     def _check(self, *, since: int, sample: set[int]) -> None:
         tables: dict[str, pa.Table] = {}
@@ -209,6 +209,12 @@ class Check:
             self._compare(f"{table}", found, expected)
             self.found.count("lost", max(expected.num_rows - found.num_rows, 0), f"{table} of lake")
         journal.close()
+
+    def _num_batches(self) -> int:
+        journal = JournalReader(self._run.journal_path)
+        number = len(journal.batches())
+        journal.close()
+        return number
 
     def _check_keys(self, table: str, found: pa.Table, *, where: str) -> None:
         once = found.group_by(list(KEYS[table])).aggregate([]).num_rows

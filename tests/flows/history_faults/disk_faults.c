@@ -28,6 +28,7 @@ struct orders {                     /* little-endian int64 each: faulting.py rea
     int64_t kinds;                  /* a bit each */
     _Atomic int64_t skip;           /* calls that still pass before the first fault */
     int64_t chance;                 /* of a fault from then on, of 2^31 */
+    _Atomic int64_t most;           /* faults still to come */
     _Atomic int64_t dice;           /* state of the random numbers */
     int64_t cuts;                   /* whether every second faulted write passes in part */
     _Atomic int64_t calls[KINDS];   /* below the folder, while armed */
@@ -81,6 +82,7 @@ static int fails(enum kind kind) {
     if (!(orders->kinds >> kind & 1)) return 0;
     if (atomic_load(&orders->skip) > 0 && atomic_fetch_sub(&orders->skip, 1) > 0) return 0;
     if (thrown() >= (uint64_t)orders->chance) return errno = saved, 0;
+    if (atomic_fetch_sub(&orders->most, 1) <= 0) return errno = saved, 0;
     atomic_fetch_add(&orders->faults[kind], 1);
     errno = (int)orders->error;
     return 1;

@@ -40,7 +40,8 @@ FAILING = {  # a full disk refuses what needs room, a broken one anything
     "enospc": (Call.CREATE, Call.WRITE, Call.RENAME, Call.MKDIR),
     "eio": tuple(Call),
 }
-_ARMED, _ERROR, _KINDS, _SKIP, _CHANCE, _DICE, _CUTS, _CALLS = range(8)  # as in disk_faults.c
+# as in disk_faults.c
+_ARMED, _ERROR, _KINDS, _SKIP, _CHANCE, _MOST, _DICE, _CUTS, _CALLS = range(9)
 _FAULTS = _CALLS + len(Call)
 _CUT = _FAULTS + len(Call)
 _SIZE = 8 * (_CUT + 1)
@@ -59,13 +60,26 @@ class FailingCalls:
             self._orders = np.frombuffer(mmap.mmap(file.fileno(), _SIZE), np.int64)
 
     def arm(self, lot: random.Random) -> None:
-        """Begin to fail: all calls after one, or a share of them."""
-        self._orders[_ERROR] = getattr(errno, self._name.upper())
-        self._orders[_KINDS] = sum(1 << call for call in FAILING[self._name])
-        self._orders[_SKIP] = int(10 ** lot.uniform(0, 3))
-        self._orders[_CHANCE] = int(2**31 * lot.choice((1, 0.3, 0.03, 0.01)))
+        """Begin to fail: all calls after one, or a share of them; of one kind, or of all."""
+        kinds = FAILING[self._name]
         self._orders[_DICE] = lot.getrandbits(62)
         self._orders[_CUTS] = lot.randint(0, 1)
+        self.fail(
+            (lot.choice(kinds),) if lot.random() < 0.5 else kinds,
+            after=int(10 ** lot.uniform(0, 3)),
+            share=lot.choice((1, 0.3, 0.03, 0.01)),
+            most=lot.choice((1, 2, 5, 2**62, 2**62)),
+        )
+
+    def fail(
+        self, kinds: Sequence[Call], *, after: int, share: float = 1, most: int = 2**62
+    ) -> None:
+        """Have a share of the calls of some kinds fail, after a number of them, so many at most."""
+        self._orders[_ERROR] = getattr(errno, self._name.upper())
+        self._orders[_KINDS] = sum(1 << call for call in kinds)
+        self._orders[_SKIP] = after
+        self._orders[_CHANCE] = int(2**31 * share)
+        self._orders[_MOST] = most
         self._orders[_ARMED] = 1
 
     def heal(self) -> None:

@@ -34,7 +34,7 @@ BY_THE_CLOCK = 0.3  # share of the kills that wait for no phase
 IN_THE_JOURNAL = (Phase.WRITING, Phase.COMMITTING)
 ON_THE_WAY = (Phase.NAMING, Phase.LAKE_COMMITTING, Phase.COMPACTING, Phase.VACUUMING)
 POLL_S = 5e-5
-LONGEST_S = 5.0  # a writer is killed then, whether or not the phase came
+LONGEST_S = 2.0  # a writer is killed then, whether or not the phase came
 RECOVERY_S = 30.0  # within which a healed writer must have got through what it was refused
 
 
@@ -189,6 +189,7 @@ class Killer:
             flushes=flushes,
             pause_s=10 ** self._lot.uniform(-3, -1.5),
             removes_at_once=self._lot.random() < 0.5,
+            on_sound_disk=self._faults is None,
         )
         moment = Moment.drawn(self._lot, flushes=flushes)
         board.begin_life()
@@ -204,7 +205,7 @@ class Killer:
         self.tally.add_kill(board.phases())
         if ended:
             words = f"a writer ended with {ended['code']}: {ended['said'][-1000:]}"
-            self.tally.add_defects({"died": 1, "said": [words]})
+            self.tally.add_found({"died": 1, "said": [words]})
         return ended is None
 
     def _recover(self, writer: Child, board: Board) -> None:
@@ -216,7 +217,7 @@ class Killer:
         while not board.has_recovered and not writer.has_ended():
             if time.monotonic() > latest:
                 words = f"not recovered {RECOVERY_S} s after the faults ended"
-                self.tally.add_defects({"stuck": 1, "said": [words]})
+                self.tally.add_found({"stuck": 1, "said": [words]})
                 return
             time.sleep(0.001)
         self.tally.counts["recoveries"] += 1
@@ -234,7 +235,7 @@ class Killer:
         found = Child(check).result()
         if "code" in found:
             found = {"unreadable": 1, "said": [f"a check ended: {found['said'][-1000:]}"]}
-        self.tally.add_defects(found)
+        self.tally.add_found(found)
         return not found["said"]
 
     def _report(self) -> None:

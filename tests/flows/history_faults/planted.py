@@ -33,13 +33,18 @@ class LateCommits(sqlite3.Connection):
 
 
 class Replacing(sqlite3.Connection):
-    """Lets a decision that comes again take the place of the stored one."""
+    """Lets a decision that comes again take the place of the stored one, and says it is not new."""
 
     def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Replace where the journal leaves alone."""
-        if sql.startswith("INSERT INTO decisions"):
-            sql = sql.replace("INSERT", "INSERT OR REPLACE").split(" ON CONFLICT")[0]
-        return super().execute(sql, *values)
+        if not sql.startswith("INSERT INTO decisions"):
+            return super().execute(sql, *values)
+        before = super().execute("SELECT count(*) FROM decisions").fetchone()
+        replacing = sql.replace("INSERT", "INSERT OR REPLACE").split(" ON CONFLICT")[0]
+        cursor = super().execute(replacing, *values)
+        if before == super().execute("SELECT count(*) FROM decisions").fetchone():
+            return super().execute("DELETE FROM decisions WHERE FALSE")  # no row changed
+        return cursor
 
 
 class InTwoPieces(sqlite3.Connection):
@@ -53,16 +58,15 @@ class InTwoPieces(sqlite3.Connection):
         return super().executemany(sql, *values)
 
 
-def _late_commits() -> Connection:
-    return LateCommits
+class Forgetful(sqlite3.Connection):
+    """Keeps the name of a batch to itself until the next one is named."""
 
-
-def _replacing() -> Connection:
-    return Replacing
-
-
-def _in_two_pieces() -> Connection:
-    return InTwoPieces
+    def executemany(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Write names to a table of this connection alone, which hides the journal's."""
+        if sql.startswith("INSERT INTO edges"):
+            super().execute("CREATE TEMP TABLE IF NOT EXISTS edges AS SELECT * FROM main.edges")
+            super().execute("INSERT OR IGNORE INTO main.edges SELECT * FROM temp.edges")
+        return super().executemany(sql, *values)
 
 
 def _batch_without_its_number() -> Connection:
@@ -71,15 +75,17 @@ def _batch_without_its_number() -> Connection:
 
     def write_twice(table: Any, rows: Any, *, commit_properties: Any, **named: Any) -> None:
         write(table, rows, **named)
-        write(table, rows[:0], commit_properties=commit_properties, **named)
+        write(table, rows.schema.empty_table(), commit_properties=commit_properties, **named)
 
     lake.write_deltalake = write_twice
     return sqlite3.Connection
 
 
-PLANTS: Mapping[str, Callable[[], Connection]] = {
-    "late-commits": _late_commits,
-    "replacing": _replacing,
-    "in-two-pieces": _in_two_pieces,
-    "batch-without-its-number": _batch_without_its_number,
+# By name, what makes the connections of a writer, and what the harness must see of it.
+PLANTS: Mapping[str, tuple[Callable[[], Connection], str]] = {
+    "late-commits": (lambda: LateCommits, "lost"),
+    "replacing": (lambda: Replacing, "lost"),
+    "in-two-pieces": (lambda: InTwoPieces, "half"),
+    "forgotten-names": (lambda: Forgetful, "lost"),
+    "batch-without-its-number": (_batch_without_its_number, "doubled"),
 }

@@ -36,9 +36,10 @@ class Tally:
         self.in_lake += not (INSIDE - JOURNAL).isdisjoint(phases)
         self.phases["+".join(p.name.lower() for p in phases if p is not Phase.IDLE) or "idle"] += 1
 
-    def add_defects(self, found: dict[str, Any]) -> None:
+    def add_found(self, found: dict[str, Any]) -> None:
         """Count what a check found."""
         self.defects.update({name: found[name] for name in DEFECTS if found.get(name)})
+        self.counts["batches"] += found.get("batches", 0)
         self.said += found["said"]
 
     def add_history(self, board: Board) -> None:
