@@ -28,7 +28,7 @@ from alphapulse.domain.trading import VenueRules
 
 PREFIX = "ALPHAPULSE__"
 TAUGHT = ("market", "feed", "training")  # sections the first training depends on
-LAKE_SCHEMES = ("s3", "gs", "az")  # object stores; all but s3 with their library's own variables
+_LAKE_SCHEMES = ("s3", "gs", "az")  # object stores; all but s3 with their library's own variables
 DECISIVE = (*TAUGHT, "decision", "trading", "risk", "learning")
 
 
@@ -285,9 +285,9 @@ def _check(settings: Settings) -> None:
 
 def _check_lake(uri: str) -> None:
     scheme, is_address, rest = uri.partition("://")
-    if is_address and (scheme not in LAKE_SCHEMES or "@" in rest):
+    if is_address and (scheme not in _LAKE_SCHEMES or "@" in rest):
         raise ConfigError(  # the address is not repeated: it may hold a key
-            f"storage.lake_uri: expected a folder or {' or '.join(LAKE_SCHEMES)}://bucket/prefix "
+            f"storage.lake_uri: expected a folder or {' or '.join(_LAKE_SCHEMES)}://bucket/prefix "
             "without credentials, was an address of another kind; "
             "credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (docs/lake.md)"
         )

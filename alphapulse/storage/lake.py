@@ -33,7 +33,7 @@ from alphapulse.storage.tables import COLUMNS
 PARTITIONS = ["symbol", "day"]
 KEEP_LOG = "interval 1 days"  # of commits a checkpoint covers; nothing here reads old versions
 CHUNK = 1_000  # decisions, rows or answers that a batch is read by from the journal
-ROW_GROUP = 16_384  # rows a reader skips at once by their times: an hour of a symbol or so
+ROW_GROUP = 8_192  # rows that a reader skips at once by their times: two hours of decisions
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
 _UNLIKE = frozenset({"id", "inference_id", "order_id", "trace_id", "input_hash"})

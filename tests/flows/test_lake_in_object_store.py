@@ -125,7 +125,7 @@ def test_no_commit_replaces_another_even_if_asked_to(
     """Writers that find their version taken make the next one instead."""
     monkeypatch.setenv("AWS_S3_ALLOW_UNSAFE_RENAME", "true")
     paths = [tmp_path / f"{number}.sqlite" for number in range(3)]
-    journals = [journal_of(path, seconds=8, batches=8) for path in paths]
+    journals = [journal_of(path, seconds=4, batches=4) for path in paths]
     Lake(lake.uri).take(journals[0], writer="the first, so that the tables are there")
 
     with ThreadPoolExecutor(len(journals)) as writers:
@@ -147,7 +147,7 @@ def test_no_commit_replaces_another_even_if_asked_to(
 def test_a_killed_writer_loses_and_doubles_nothing(endpoint: str, run: Run) -> None:
     moments, lake_uri, first, was_midway = random.Random(20240809), f"s3://{BUCKET}/lake", 0, 0
 
-    for _ in range(6):
+    for _ in range(5):
         first, midway = written_until_killed(run, lake_uri, first, after_s=moments.uniform(0, 1))
         was_midway += midway
 

@@ -14,7 +14,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import InputPackage
 from alphapulse.storage.encoding import package_of
 from alphapulse.storage.journal import Journal
-from alphapulse.storage.lake import Lake, arrow_schema, arrow_table
+from alphapulse.storage.lake import CHUNK, Lake, arrow_schema, arrow_table
 from alphapulse.storage.tables import COLUMNS, NOTES
 from tests.unit.storage.lakes import assert_holds_all, contents
 from tests.unit.storage.records import RUN, SYMBOLS, note, outcome, record
@@ -84,6 +84,19 @@ def test_outcomes_that_come_alone_are_a_batch_of_one_table(
     assert commits == 1
     assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
     assert contents(lake, "outcomes").num_rows == 30
+    assert_holds_all(lake, journal)
+
+
+def test_a_batch_larger_than_what_is_read_at_once_arrives_whole(
+    tmp_path: Path, journal: Journal
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.settle([outcome(second) for second in range(10, 2 * CHUNK + 1)])
+    journal.name_batch(max_decisions=100)
+
+    lake.take(journal, writer=journal.name())
+
+    assert contents(lake, "outcomes").num_rows == 10 + 2 * CHUNK + 1
     assert_holds_all(lake, journal)
 
 
