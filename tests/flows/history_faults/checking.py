@@ -208,7 +208,7 @@ class Check:
             expected = arrow_table(table, journal.select(table))
             stored, _ = Lake(self._lake_uri).read(table, writers=[])
             found = stored.to_table(columns=list(COLUMNS[table])) if stored else expected[:0]
-            self._compare(f"{table}", found, expected)
+            self._compare(table, found, expected)
             self.found.count("lost", max(expected.num_rows - found.num_rows, 0), f"{table} of lake")
         journal.close()
 

@@ -5,6 +5,7 @@ The process that forks never reads a lake itself: deltalake's threads would not 
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import random
@@ -21,21 +22,30 @@ from typing import Any, NoReturn, Protocol
 
 from alphapulse.config import Settings
 from alphapulse.storage.home import Home, Run
-from tests.flows.history_faults.board import UPKEEP, Board, Phase
+from tests.flows.history_faults.board import Board, Phase
 from tests.flows.history_faults.checking import Check
 from tests.flows.history_faults.tallying import Tally
 from tests.flows.history_faults.watching import watch
 from tests.flows.history_faults.writer import Life, lead
 
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
 KILLS_A_HOME = 15  # what comes after starts with an empty history
 ALL_EVERY = 5  # kills between two looks at all there is; at the newest after each
 JOURNAL_ALONE = 0.2  # share of the writers that flush nothing
 BY_THE_CLOCK = 0.3  # share of the kills that wait for no phase
-IN_THE_JOURNAL = (Phase.WRITING, Phase.COMMITTING)
-ON_THE_WAY = (Phase.NAMING, Phase.LAKE_COMMITTING, Phase.COMPACTING, Phase.VACUUMING)
+IN_THE_JOURNAL = 0.3  # share of the others that wait for one in the journal
+# By phase waited for, the n-th time it is entered at most.
+OF_THE_JOURNAL = {Phase.OPENING: 1, Phase.WRITING: 60, Phase.COMMITTING: 60}
+OF_THE_LAKE = {
+    Phase.NAMING: 6,
+    Phase.LAKE_COMMITTING: 12,
+    Phase.COMPACTING: 2,
+    Phase.VACUUMING: 2,
+}
 POLL_S = 5e-5
 LONGEST_S = 2.0  # a writer is killed then, whether or not the phase came
 RECOVERY_S = 30.0  # within which a healed writer must have got through what it was refused
+_LIBC = ctypes.CDLL(None)
 
 
 class Faults(Protocol):
@@ -65,10 +75,10 @@ class Moment:
         if lot.random() < BY_THE_CLOCK:
             return cls(None, 0, lot.uniform(0, 0.4))
         after_s = 10 ** lot.uniform(-5, -1.7)
-        if not flushes or lot.random() < 0.3:
-            return cls(lot.choice(IN_THE_JOURNAL), lot.randint(1, 60), after_s)
-        phase = lot.choice(ON_THE_WAY)
-        return cls(phase, lot.randint(1, 2 if phase in UPKEEP else 6), after_s)
+        in_journal = not flushes or lot.random() < IN_THE_JOURNAL
+        phases = OF_THE_JOURNAL if in_journal else OF_THE_LAKE
+        phase = lot.choice(list(phases))
+        return cls(phase, lot.randint(1, phases[phase]), after_s)
 
     def wait(self, board: Board, child: Child) -> None:
         """Return when it has come."""
@@ -88,6 +98,7 @@ class Child:
         self._status: int | None = None
         self._pid = os.fork()
         if not self._pid:
+            _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # nobody else would end it
             os.close(self._read)
             _end_with(work, write)
         os.close(write)
