@@ -48,8 +48,8 @@ NAMES = {
         BookSnapshot BookWindow BucketWindow Buckets CacheView MarketWindow Shown StreamWindow
     """,
     "alphapulse.config": """
-        Cluster DECISIVE DecisionRules Feed Learning Market PREFIX Risk Server Settings Storage
-        TAUGHT Trading Training load_settings
+        Cluster DECISIVE DecisionRules Feed LAKE_SCHEMES Learning Market PREFIX Risk Server Settings
+        Storage TAUGHT Trading Training load_settings
     """,
 }
 

@@ -111,7 +111,7 @@ class Pruning:
         )
         self._finish(eviction)
         reasons: Counter[Reason] = Counter()
-        left: int | None = None
+        round: Round | None = None
         num_bytes, trimmed, failure = 0, self._trim(eviction, journals), ""
         while True:
             stock, usage = self._stock(journals)
@@ -119,14 +119,14 @@ class Pruning:
             archive = self._archive_uri(usage)
             if not len(found.rows) or failure:
                 break
-            if left is not None and len(found.rows) >= left:
+            if round is not None and _is_there(stock, round):
                 raise StoreError(
-                    f"lake {self._lake.uri}: expected fewer than {left} decisions to leave after a "
-                    f"round, was {len(found.rows)}; a table was restored or is written by others"
+                    f"lake {self._lake.uri}: expected round {round.id} to be gone, was still there "
+                    "after it was removed; end whatever else writes the lake, then prune again"
                 )
-            left = len(found.rows)
             rows, why = found.rows[:ROUND], Counter(found.reasons[:ROUND])
-            failure = self._evict(eviction, _round(stock, rows, archive, why))
+            round = _round(stock, rows, archive, why)
+            failure = self._evict(eviction, round)
             if not failure:
                 reasons += why
                 num_bytes += _weight(stock, rows)
@@ -284,6 +284,15 @@ def _round(
         reasons={str(reason): num for reason, num in why.items()},
         begun_at=now(),
     )
+
+
+def _is_there(stock: Inventory, round: Round) -> bool:
+    """Return whether the first decision of a round is stored."""
+    run, of_run = next(iter(round.keys.items()))
+    symbol, times = next(iter(of_run.items()))
+    of_name = [number for number, name in enumerate(stock.names) if name == (run, symbol)]
+    is_same_N = np.isin(stock.name_N, of_name) & (stock.candidates.event_ns_N == times[0])
+    return bool(is_same_N.any())
 
 
 def _weight(stock: Inventory, rows: Ints) -> int:

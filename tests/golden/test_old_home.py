@@ -47,7 +47,7 @@ def reader(home: Home) -> Iterator[HistoryReader]:
 
 
 def rows_of(reader: HistoryReader, table: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = reader.find(table, "TRUE", []).to_pylist()
+    found: list[dict[str, Any]] = reader.fetch(table, {})
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -152,3 +153,21 @@ def bits(table: pa.Table) -> list[tuple[Any, ...]]:
     ]
     rows = zip(*(column.to_pylist() for column in columns), strict=True)
     return sorted(rows, key=repr)
+
+
+def seconds(table: pa.Table) -> dict[str, list[int]]:
+    """Return the seconds of the decisions in a table, by symbol."""
+    found: dict[str, set[int]] = {symbol: set() for symbol in SYMBOLS}
+    for symbol, event_ns in zip(
+        table["symbol"].to_pylist(), table["event_ns"].to_pylist(), strict=True
+    ):
+        found[symbol].add((event_ns - instant(0)) // 10**9)
+    return {symbol: sorted(times) for symbol, times in found.items()}
+
+
+def everything(path: Path) -> dict[str, Counter[Any]]:
+    """Return every row of a home and its archive, with how often it is there."""
+    return {
+        table: Counter(bits(stored(path, table)) + bits(in_lake(path / "archive", table)))
+        for table in OWNED
+    }

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from alphapulse.config import Settings, Storage
@@ -36,10 +34,12 @@ from alphapulse.storage.pruning import Pruning
 from tests.unit.storage.past import (
     OWNED,
     bits,
+    everything,
     example,
     fill,
     in_lake,
     made,
+    seconds,
     sliding,
     start,
     stored,
@@ -49,30 +49,6 @@ from tests.unit.storage.test_rebuild import assert_rebuilt, replayed
 
 KEEP_8 = Storage(max_decisions=8, audit_share=0.0)
 ROOM = (10**12, 10**12)  # free, total
-STEPS = (
-    "begun",
-    *(f"archived {table}" for table in (*OWNED, "rows")),
-    "verified",
-    "removing",
-    *(f"removed {table}" for table in OWNED),
-    "removed from journals",
-    "removed rows",
-)
-PRUNER = """
-import os, signal, sys
-from pathlib import Path
-from alphapulse.config import Settings, Storage
-from alphapulse.storage.history_reader import HistoryReader
-from alphapulse.storage.home import Home
-from alphapulse.storage.lake import Lake
-from alphapulse.storage.pruning import Pruning
-path, settings, fatal = Path(sys.argv[1]), eval(sys.argv[2]), sys.argv[3]
-def step(name):
-    if name == fatal:
-        os.kill(os.getpid(), signal.SIGKILL)
-pruning = Pruning(Home(path), lake=Lake(str(path / "lake")), settings=settings, step=step)
-pruning.prune()
-"""
 
 
 def prune(
@@ -91,24 +67,6 @@ def prune(
         step=step,
     )
     return pruning.prune(dry_run=dry_run)
-
-
-def seconds(table: pa.Table) -> dict[str, list[int]]:
-    """Return the seconds of the decisions in a table, by symbol."""
-    found: dict[str, set[int]] = {symbol: set() for symbol in SYMBOLS}
-    for symbol, event_ns in zip(
-        table["symbol"].to_pylist(), table["event_ns"].to_pylist(), strict=True
-    ):
-        found[symbol].add((event_ns - instant(0)) // 10**9)
-    return {symbol: sorted(times) for symbol, times in found.items()}
-
-
-def everything(path: Path) -> dict[str, Counter[Any]]:
-    """Return every row of a home and its archive, with how often it is there."""
-    return {
-        table: Counter(bits(stored(path, table)) + bits(in_lake(path / "archive", table)))
-        for table in OWNED
-    }
 
 
 def journal_counts(run_path: Path) -> dict[str, int]:
@@ -256,31 +214,6 @@ def test_what_the_lake_has_not_taken_stays(tmp_path: Path) -> None:
 
     assert 2 in seconds(stored(tmp_path, "packages"))[SYMBOLS[0]]
     assert late.timeframe in stored(tmp_path, "outcomes")["timeframe"].to_pylist()
-
-
-@pytest.mark.parametrize("fatal", STEPS)
-@pytest.mark.parametrize("archive", ["", "none"])
-def test_a_kill_at_any_step_loses_and_doubles_nothing(
-    tmp_path: Path, fatal: str, archive: str
-) -> None:
-    if archive == "none" and (fatal.startswith("archived") or fatal == "verified"):
-        pytest.skip("there is no such step without an archive")
-    made(tmp_path)
-    settings = replace(KEEP_8, archive_uri=archive, disk_free_pct=0.0, disk_free_gb=0.0)
-    before = everything(tmp_path)
-
-    killed = subprocess.run(
-        [sys.executable, "-c", PRUNER, str(tmp_path), repr(settings), fatal], check=False
-    )
-    prune(tmp_path, settings)
-
-    assert killed.returncode == -signal.SIGKILL
-    kept = {symbol: [8, 9, 10, 11] for symbol in SYMBOLS}
-    assert seconds(stored(tmp_path, "packages")) == kept
-    if not archive:
-        assert everything(tmp_path) == before
-        assert max(Counter(bits(in_lake(tmp_path / "archive", "rows"))).values()) == 1
-    assert not (tmp_path / "retention" / "round.json").exists()
 
 
 def test_an_archive_that_gives_back_other_bits_stops_everything(tmp_path: Path) -> None:
