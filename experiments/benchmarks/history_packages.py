@@ -110,9 +110,7 @@ def bytes_rows(
             *(journal_bytes, JOURNAL_BYTES, JOURNAL_GOAL),
             *(peer, peer_bytes, journal_exact),
         ),
-        bytes_row(
-            "bytes_lake", lake_bytes, LAKE_BYTES, LAKE_GOAL, peer, peer_bytes, lake_exact
-        ),
+        bytes_row("bytes_lake", lake_bytes, LAKE_BYTES, LAKE_GOAL, peer, peer_bytes, lake_exact),
     ]
 
 
@@ -161,9 +159,7 @@ def journal_size(home: Home) -> int:
 
 def lake_size(home: Home) -> int:
     """Return the bytes of the data files the tables of a home consist of now."""
-    return sum(
-        sum(live_files(table).values()) for table in (home.path / "lake").iterdir()
-    )
+    return sum(sum(live_files(table).values()) for table in (home.path / "lake").iterdir())
 
 
 def live_files(table: Path) -> dict[str, int]:

@@ -37,7 +37,9 @@ def rows(collected: Collected, folder: Path, *, runs: int) -> list[Row]:
     ours_us, peer_us = in_turn_us(bulk, single, runs=runs)
     row = us_row("rebuild_bulk", ours_us, "rebuild() of each", peer_us, goal=BULK_GOAL)
     history.close()
-    return [replace(row, goal=f"{row.goal} and <= {BULK_US:g} us", met=row.met and row.value <= BULK_US)]
+    return [
+        replace(row, goal=f"{row.goal} and <= {BULK_US:g} us", met=row.met and row.value <= BULK_US)
+    ]
 
 
 async def one_by_one(history: InferenceHistory, ids: Sequence[str]) -> None:

@@ -29,6 +29,7 @@ from alphapulse.execution.recorder import Recorder
 from alphapulse.models.decide import decide, local
 from alphapulse.models.loading import load_model
 from alphapulse.storage.home import Home, Run
+from alphapulse.storage.tables import SCHEMA_VERSION
 
 CHECKPOINTS = Path(__file__).parents[2] / "tests" / "golden" / "run"  # of one first training
 SETTINGS = Settings()
@@ -60,7 +61,7 @@ class Collected:
 
 def collect(recording: Path, folder: Path) -> Collected:
     """Return the decisions of a recording; those of an earlier call with `folder`, if there are."""
-    kept = folder / "records.pickle"
+    kept = folder / f"records-{SCHEMA_VERSION}.pickle"
     if not kept.exists():
         folder.mkdir(parents=True, exist_ok=True)
         records, inputs = asyncio.run(_collect(recording, folder))
@@ -70,9 +71,7 @@ def collect(recording: Path, folder: Path) -> Collected:
     return Collected(pickle.loads(kept.read_bytes()), folder)
 
 
-async def _collect(
-    recording: Path, folder: Path
-) -> tuple[list[DecisionRecord], list[ModelInput]]:
+async def _collect(recording: Path, folder: Path) -> tuple[list[DecisionRecord], list[ModelInput]]:
     records: list[DecisionRecord] = []
     inputs: list[ModelInput] = []
 

@@ -111,7 +111,11 @@ def read_duckdb_rows(store: Path) -> Iterator[Package]:
 
 Write = Callable[[Path, list[Package]], None]
 LAYOUTS: dict[str, tuple[str, Write, Callable[[Path], Iterator[Package]]]] = {
-    "parquet": (f"pyarrow {pa.__version__}, a zstd file a package", parquet_files, read_parquet_files),
+    "parquet": (
+        f"pyarrow {pa.__version__}, a zstd file a package",
+        parquet_files,
+        read_parquet_files,
+    ),
     "sqlite": (f"SQLite {sqlite3.sqlite_version}, zstd-1 blobs", sqlite_blobs, read_sqlite_blobs),
     "duckdb": (f"DuckDB {duckdb.__version__}, a row a package", duckdb_rows, read_duckdb_rows),
 }
