@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from alphapulse.domain.inference import Decision, DecisionPoint, DecisionRecord
-from alphapulse.domain.market import SECOND_NS
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
 from experiments.benchmarks.history_records import (

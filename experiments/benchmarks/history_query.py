@@ -9,10 +9,9 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import statistics
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
