@@ -45,7 +45,8 @@ class EncodedRecord:
     """A DecisionRecord as the values the journal's statements bind.
 
     Attributes:
-        decision: one row of `decisions`.
+        decision: one row of `decisions`, its columns `DECISION`.
+        alike: the columns `ALIKE` of it.
         outputs: one row a model, without the decision's number.
         forecasts: one row a model, timeframe and level, without the decision's number.
         rows: one row a closed row.
@@ -55,6 +56,7 @@ class EncodedRecord:
     symbol: str
     event_ns: int
     decision: Values
+    alike: Values
     outputs: tuple[Values, ...]
     forecasts: tuple[Values, ...]
     rows: tuple[Values, ...]
@@ -73,10 +75,12 @@ def encode(record: DecisionRecord) -> EncodedRecord:
                 f"{type(part).__name__} at {(part.symbol, part.event_ns)}; "
                 "build the record from one decision"
             )
+    decision_values, alike = _decision(record)
     return EncodedRecord(
         symbol=decision.symbol,
         event_ns=int(decision.event_ns),
-        decision=_decision(record),
+        decision=decision_values,
+        alike=alike,
         outputs=tuple(_output(p, record.run) for p in decision.predictions),
         forecasts=tuple(
             (p.model, *_forecast(f)) for p in decision.predictions for f in p.forecasts
@@ -86,24 +90,28 @@ def encode(record: DecisionRecord) -> EncodedRecord:
     )
 
 
-def _decision(record: DecisionRecord) -> Values:
+def _decision(record: DecisionRecord) -> tuple[Values, Values]:
+    """Return the columns `DECISION` and `ALIKE` of a record."""
     d, p = record.decision, record.package
     forming = [s.forming_C for s in p.streams if s.forming_C is not None]
     forming_C = np.concatenate(forming) if forming else np.zeros(0)
     slots = np.flatnonzero(p.peers_KP.view(np.uint8).any(axis=1))
+    timeframes, completeness, validation = _shown(p.streams)
     return (
-        int(d.event_ns), d.symbol, p.reference, record.trace_id,
-        int(record.received_ns), int(record.decided_at_ns), int(p.window_version),
-        p.input_hash, int(p.spec_version), record.config_hash, str(d.action),
+        int(d.event_ns), d.symbol, record.trace_id, int(record.received_ns),
+        int(record.decided_at_ns), int(p.window_version), p.input_hash, str(d.action),
         float(d.confidence), float(d.utility_r), d.reason,
-        float(d.thresholds.entry), float(d.thresholds.exit),
         _packed(_json(p.substitutions).encode()),
         int(record.last_trade_id), int(record.last_book_id),
         _packed(_json([_stream(s) for s in p.streams]).encode()),
-        _packed(forming_C.tobytes()), layout_of(forming_C),
-        _json(slots.tolist()), _packed(p.peers_KP[slots].tobytes()), layout_of(p.peers_KP),
-        p.awake_K.tobytes(), layout_of(p.awake_K), p.account_A.tobytes(), layout_of(p.account_A),
-        _json(p.own), *_shown(p.streams), p.scale_S2.tobytes(), layout_of(p.scale_S2),
+        _packed(forming_C.tobytes()), _packed(p.peers_KP[slots].tobytes()),
+        p.account_A.tobytes(), completeness, validation,
+    ), (
+        p.reference, int(p.spec_version), record.config_hash,
+        float(d.thresholds.entry), float(d.thresholds.exit),
+        layout_of(forming_C), _json(slots.tolist()), layout_of(p.peers_KP),
+        p.awake_K.tobytes(), layout_of(p.awake_K), layout_of(p.account_A),
+        _json(p.own), timeframes, p.scale_S2.tobytes(), layout_of(p.scale_S2),
     )  # fmt: skip
 
 

@@ -183,9 +183,27 @@ def _note_view_sql(table: str) -> str:
     )
 
 
+# Columns of a decision that stay the same for long: each of their combinations is kept once, in
+# `alike`, and the decision names its number. An older journal keeps them with the decision.
+ALIKE = (
+    *("reference", "spec_version", "config_hash", "entry_threshold", "exit_threshold"),
+    *("forming_layout", "peer_slots", "peers_layout", "awake", "awake_layout", "account_layout"),
+    *("own", "timeframes", "scale", "scale_layout"),
+)
+DECISION = (  # the others
+    *("event_ns", "symbol", "trace_id", "received_ns", "decided_at_ns", "window_version"),
+    *("input_hash", "action", "confidence", "utility_r", "reason", "substitutions"),
+    *("last_trade_id", "last_book_id", "streams", "forming", "peers", "account"),
+    *("completeness", "validation"),
+)
+_DECIDED = ", ".join(
+    ["d.number", *(f"d.{n} AS {n}" for n in DECISION)]
+    + [f"CASE WHEN d.alike IS NULL THEN d.{n} ELSE a.{n} END AS {n}" for n in ALIKE]
+)
 # What is the same for all models of a decision is kept once; the tables are views.
 # A column without a type keeps -0.0, which REAL would turn into 0.0.
-TABLES_SQL = """
+TABLES_SQL = f"""
+CREATE TABLE IF NOT EXISTS alike (number INTEGER PRIMARY KEY, {", ".join(ALIKE)});
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decisions (
   number INTEGER PRIMARY KEY, event_ns INTEGER NOT NULL, symbol TEXT NOT NULL,
@@ -200,7 +218,7 @@ CREATE TABLE IF NOT EXISTS decisions (
   awake BLOB NOT NULL, awake_layout TEXT NOT NULL,
   account BLOB NOT NULL, account_layout TEXT NOT NULL, own TEXT NOT NULL DEFAULT '[]',
   timeframes TEXT, completeness TEXT, validation TEXT, scale BLOB, scale_layout TEXT,
-  UNIQUE (event_ns, symbol));
+  alike INTEGER, UNIQUE (event_ns, symbol));
 CREATE TABLE IF NOT EXISTS outputs (
   decision INTEGER NOT NULL, id BLOB NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
   action TEXT NOT NULL, p_buy, p_sell, p_hold, confidence, utility_r,
@@ -238,14 +256,17 @@ ADDED: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("timeframes", "completeness", "validation"), "TEXT"),
         "scale": "BLOB",
         "scale_layout": "TEXT",
+        "alike": "INTEGER",
     }
 }
 VIEWS_SQL = (
-    "".join(f"DROP VIEW IF EXISTS {view};\n" for view in ("run", *COLUMNS))
-    + """
+    "".join(f"DROP VIEW IF EXISTS {view};\n" for view in ("run", *COLUMNS, "decided"))
+    + f"""
 CREATE VIEW run AS SELECT
   (SELECT value FROM meta WHERE key = 'run') AS run,
   (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'schema_version') AS schema_version;
+CREATE VIEW decided AS
+  SELECT {_DECIDED} FROM decisions d LEFT JOIN alike a ON a.number = d.alike;
 CREATE VIEW inferences AS SELECT
   d.number, o.rowid AS position, lower(hex(o.id)) AS id, run.*, trace_id, symbol, reference,
   model, version, event_ns, received_ns, decided_at_ns, window_version, input_hash, spec_version,
@@ -254,7 +275,7 @@ CREATE VIEW inferences AS SELECT
   d.confidence AS decision_confidence, d.utility_r AS decision_utility_r,
   reason AS decision_reason, entry_threshold, exit_threshold, substitutions,
   last_trade_id, last_book_id, timeframes, completeness, validation
-  FROM run, decisions d JOIN outputs o ON o.decision = d.number;
+  FROM run, decided d JOIN outputs o ON o.decision = d.number;
 CREATE VIEW predictions AS SELECT
   d.number, f.rowid AS position, lower(hex(o.id)) AS inference_id, run.*, symbol, f.model,
   timeframe, level, event_ns, kind, p_high, p_low, pivot_ns,
@@ -265,7 +286,7 @@ CREATE VIEW packages AS SELECT
   number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
   spec_version, own, streams, forming, forming_layout, peer_slots, peers, peers_layout,
   awake, awake_layout, account, account_layout, substitutions, scale, scale_layout
-  FROM run, decisions;
+  FROM run, decided;
 CREATE VIEW rows AS SELECT
   number, number AS position, run.*, symbol, stream, ts_ns, event_ns, flags, cells, cells_layout
   FROM run, closed_rows;
@@ -278,7 +299,6 @@ CREATE VIEW outcomes AS SELECT
     + "".join(map(_note_view_sql, NOTES))
 )
 NUM_VALUES = {
-    "decisions": 35,
     "outputs": 12,
     "forecasts": 12,
     "closed_rows": 7,
