@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -29,6 +31,7 @@ from alphapulse.domain.inference import (
 from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, Timeframe
+from alphapulse.storage.sharing import joined
 from alphapulse.storage.tables import COLUMNS, COMPRESSED, HEX, note_columns
 
 Values = tuple[Any, ...]
@@ -47,6 +50,7 @@ class EncodedRecord:
     Attributes:
         decision: one row of `decisions`, its columns `DECISION`.
         alike: the columns `ALIKE` of it.
+        pieces: the columns `PIECES` of it, a kind and the content for each that names one.
         outputs: one row a model, without the decision's number.
         forecasts: one row a model, timeframe and level, without the decision's number.
         rows: one row a closed row.
@@ -57,6 +61,7 @@ class EncodedRecord:
     event_ns: int
     decision: Values
     alike: Values
+    pieces: tuple[tuple[str, bytes], ...]
     outputs: tuple[Values, ...]
     forecasts: tuple[Values, ...]
     rows: tuple[Values, ...]
@@ -81,6 +86,7 @@ def encode(record: DecisionRecord) -> EncodedRecord:
         event_ns=int(decision.event_ns),
         decision=decision_values,
         alike=alike,
+        pieces=_pieces(package),
         outputs=tuple(_output(p, record.run) for p in decision.predictions),
         forecasts=tuple(
             (p.model, *_forecast(f)) for p in decision.predictions for f in p.forecasts
@@ -93,26 +99,41 @@ def encode(record: DecisionRecord) -> EncodedRecord:
 def _decision(record: DecisionRecord) -> tuple[Values, Values]:
     """Return the columns `DECISION` and `ALIKE` of a record."""
     d, p = record.decision, record.package
-    forming = [s.forming_C for s in p.streams if s.forming_C is not None]
-    forming_C = np.concatenate(forming) if forming else np.zeros(0)
     slots = np.flatnonzero(p.peers_KP.view(np.uint8).any(axis=1))
     timeframes, completeness, validation = _shown(p.streams)
     return (
         int(d.event_ns), d.symbol, record.trace_id, int(record.received_ns),
         int(record.decided_at_ns), int(p.window_version), p.input_hash, str(d.action),
         float(d.confidence), float(d.utility_r), d.reason,
-        _packed(_json(p.substitutions).encode()),
-        int(record.last_trade_id), int(record.last_book_id),
-        _packed(_json([_stream(s) for s in p.streams]).encode()),
-        _packed(forming_C.tobytes()), _packed(p.peers_KP[slots].tobytes()),
+        int(record.last_trade_id), int(record.last_book_id), _packed(p.peers_KP[slots].tobytes()),
         p.account_A.tobytes(), completeness, validation,
     ), (
         p.reference, int(p.spec_version), record.config_hash,
         float(d.thresholds.entry), float(d.thresholds.exit),
-        layout_of(forming_C), _json(slots.tolist()), layout_of(p.peers_KP),
+        _forming_layout(p), _json(slots.tolist()), layout_of(p.peers_KP),
         p.awake_K.tobytes(), layout_of(p.awake_K), layout_of(p.account_A),
         _json(p.own), timeframes, p.scale_S2.tobytes(), layout_of(p.scale_S2),
     )  # fmt: skip
+
+
+def _forming_layout(package: InputPackage) -> str:
+    forming = [s.forming_C for s in package.streams if s.forming_C is not None]
+    return _layout(np.result_type(*forming), (sum(map(len, forming)),)) if forming else "<f8[0]"
+
+
+def _pieces(package: InputPackage) -> tuple[tuple[str, bytes], ...]:
+    """Return the streams, the forming rows of the symbol and those of others, and substitutions."""
+    runs = [
+        (symbol, b"".join(s.forming_C.tobytes() for s in refs if s.forming_C is not None))
+        for symbol, refs in groupby(package.streams, key=attrgetter("symbol"))
+    ] or [("", b"")]
+    (own, own_rows), rest = runs[0], runs[1:]
+    return (
+        (f"streams of {package.symbol}", _json([_stream(s) for s in package.streams]).encode()),
+        (f"forming of {own}", own_rows),
+        (f"forming of {'+'.join(s for s, _ in rest)}", b"".join(rows for _, rows in rest)),
+        ("substitutions", _json(package.substitutions).encode()),
+    )
 
 
 def _shown(streams: Sequence[StreamRef]) -> tuple[str, str, str]:
@@ -208,7 +229,7 @@ def unpacked(table: str, row: Values) -> Values:
 
 def _unpacked(content: bytes, what: str) -> bytes:
     try:
-        return zlib.decompress(content)
+        return joined(content)
     except zlib.error as error:
         raise StoreError(f"stored {what}: {error}; {_DAMAGED}") from error
 

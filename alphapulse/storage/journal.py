@@ -18,7 +18,7 @@ from typing import Any
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord
 from alphapulse.domain.learning import Outcome
-from alphapulse.storage.encoding import EncodedRecord, Values, encode, encode_note, encode_outcome
+from alphapulse.storage.encoding import EncodedRecord, encode, encode_note, encode_outcome
 from alphapulse.storage.journal_layout import create, require_layout, upgrade
 from alphapulse.storage.journal_reader import (
     UPGRADE_S,
@@ -27,14 +27,18 @@ from alphapulse.storage.journal_reader import (
     closing_on_error,
     newest_number,
 )
-from alphapulse.storage.tables import ALIKE, DECISION, NUM_VALUES, NUMBERED
+from alphapulse.storage.sharing import Sharing
+from alphapulse.storage.tables import ALIKE, DECISION, NUM_VALUES, NUMBERED, PIECES
 
-_COLUMNS = (*DECISION, *ALIKE, "alike")
+Write = Callable[[sqlite3.Connection], int]  # part of a transaction; returns how much was new
+
+_SHARED = (*ALIKE, *PIECES)
+_COLUMNS = (*DECISION, *_SHARED, "alike", *(name for at in PIECES.values() for name in at))
 _INTO_DECISIONS = (
     f"INSERT INTO decisions ({', '.join(_COLUMNS)}) VALUES (?{', ?' * (len(_COLUMNS) - 1)}) "
     "ON CONFLICT (event_ns, symbol) DO NOTHING"
 )
-_ELSEWHERE = ("",) * len(ALIKE)  # older journals demand a value
+_ELSEWHERE = ("",) * len(_SHARED)  # older journals demand a value
 
 Write = Callable[[sqlite3.Connection], int]  # part of a transaction; returns how much was new
 PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
@@ -52,7 +56,7 @@ class Journal(JournalReader):
         super().__init__(path)
         self.run = run
         self._busy_timeout_s = busy_timeout_s
-        self._alike: dict[str, int] = {}  # numbers of what `alike` is known to hold
+        self._sharing = Sharing()
 
     def append(self, records: Sequence[DecisionRecord]) -> int:
         """Make `records` durable in one transaction and return how many were new.
@@ -73,7 +77,7 @@ class Journal(JournalReader):
         """Return the work of an append; raises StoreError if it cannot be done."""
         self._require_own(records)
         encoded = [encode(record) for record in records]
-        return lambda db: sum(_insert(db, record, self._alike) for record in encoded)
+        return lambda db: sum(_insert(db, record, self._sharing) for record in encoded)
 
     def settle(self, outcomes: Sequence[Outcome]) -> int:
         """Make `outcomes` durable in one transaction and return how many were new.
@@ -152,7 +156,7 @@ class Journal(JournalReader):
                 yield db
                 db.execute("COMMIT")
             except BaseException:
-                self._alike.clear()  # what it was about to hold is not there
+                self._sharing.forget()
                 with suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
                 raise
@@ -172,12 +176,16 @@ def _inserting(table: str, rows: Sequence[Sequence[Any]]) -> Write:
     return lambda db: sum(db.execute(into, (None, *row)).rowcount for row in rows)
 
 
-def _insert(db: sqlite3.Connection, record: EncodedRecord, alike: dict[str, int]) -> int:
+def _insert(db: sqlite3.Connection, record: EncodedRecord, sharing: Sharing) -> int:
     db.executemany(
         f"{_into('closed_rows')} ON CONFLICT DO NOTHING", ((None, *row) for row in record.rows)
     )
     cursor = db.execute(
-        _INTO_DECISIONS, (*record.decision, *_ELSEWHERE, _number_alike(db, record.alike, alike))
+        _INTO_DECISIONS,
+        (
+            *(*record.decision, *_ELSEWHERE, sharing.alike(db, record.alike)),
+            *(sharing.piece(db, kind, content) for kind, content in record.pieces),
+        ),
     )
     if not cursor.rowcount:
         return 0
@@ -191,15 +199,6 @@ def _insert(db: sqlite3.Connection, record: EncodedRecord, alike: dict[str, int]
         ((record.symbol, model, record.event_ns, number) for model in record.models),
     )
     return 1
-
-
-def _number_alike(db: sqlite3.Connection, values: Values, known: dict[str, int]) -> int:
-    """Return the number of a row of `alike`; it is repeated only by a writer that starts anew."""
-    key = repr(values)  # tells 0.0 from -0.0
-    if key not in known:
-        into = f"INSERT INTO alike VALUES (NULL{', ?' * len(values)})"
-        known[key] = db.execute(into, values).lastrowid or 0
-    return known[key]
 
 
 def _into(table: str) -> str:

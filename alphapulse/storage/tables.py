@@ -192,18 +192,41 @@ ALIKE = (
 )
 DECISION = (  # the others
     *("event_ns", "symbol", "trace_id", "received_ns", "decided_at_ns", "window_version"),
-    *("input_hash", "action", "confidence", "utility_r", "reason", "substitutions"),
-    *("last_trade_id", "last_book_id", "streams", "forming", "peers", "account"),
-    *("completeness", "validation"),
+    *("input_hash", "action", "confidence", "utility_r", "reason"),
+    *("last_trade_id", "last_book_id", "peers", "account", "completeness", "validation"),
 )
+# Columns kept as rows of `pieces`, and what names those, see `sharing`: forming rows of a symbol are
+# the same for every decision of an instant. An older journal keeps all of them with the decision.
+PIECES: Mapping[str, tuple[str, ...]] = {
+    "streams": ("streams_piece",),
+    "forming": ("own_piece", "reference_piece"),
+    "substitutions": ("substitutions_piece",),
+}
+
+
+def _piece_sql(column: str) -> str:
+    return (
+        "coalesce((SELECT CAST(coalesce(leant.content, x'') || piece.content AS BLOB) FROM pieces "
+        f"piece LEFT JOIN pieces leant ON leant.number = piece.anchor WHERE piece.number = {column}"
+        "), x'')"
+    )
+
+
 _DECIDED = ", ".join(
     ["d.number", *(f"d.{n} AS {n}" for n in DECISION)]
+    + [
+        f"CASE WHEN d.{at[0]} IS NULL THEN d.{n} "
+        f"ELSE CAST({' || '.join(_piece_sql(f'd.{a}') for a in at)} AS BLOB) END AS {n}"
+        for n, at in PIECES.items()
+    ]
     + [f"CASE WHEN d.alike IS NULL THEN d.{n} ELSE a.{n} END AS {n}" for n in ALIKE]
 )
 # What is the same for all models of a decision is kept once; the tables are views.
 # A column without a type keeps -0.0, which REAL would turn into 0.0.
 TABLES_SQL = f"""
 CREATE TABLE IF NOT EXISTS alike (number INTEGER PRIMARY KEY, {", ".join(ALIKE)});
+CREATE TABLE IF NOT EXISTS pieces (
+  number INTEGER PRIMARY KEY, anchor INTEGER, content BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decisions (
   number INTEGER PRIMARY KEY, event_ns INTEGER NOT NULL, symbol TEXT NOT NULL,
@@ -218,7 +241,8 @@ CREATE TABLE IF NOT EXISTS decisions (
   awake BLOB NOT NULL, awake_layout TEXT NOT NULL,
   account BLOB NOT NULL, account_layout TEXT NOT NULL, own TEXT NOT NULL DEFAULT '[]',
   timeframes TEXT, completeness TEXT, validation TEXT, scale BLOB, scale_layout TEXT,
-  alike INTEGER, UNIQUE (event_ns, symbol));
+  alike INTEGER, streams_piece INTEGER, own_piece INTEGER, reference_piece INTEGER,
+  substitutions_piece INTEGER, UNIQUE (event_ns, symbol));
 CREATE TABLE IF NOT EXISTS outputs (
   decision INTEGER NOT NULL, id BLOB NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
   action TEXT NOT NULL, p_buy, p_sell, p_hold, confidence, utility_r,
@@ -256,7 +280,7 @@ ADDED: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("timeframes", "completeness", "validation"), "TEXT"),
         "scale": "BLOB",
         "scale_layout": "TEXT",
-        "alike": "INTEGER",
+        **dict.fromkeys(("alike", *(name for at in PIECES.values() for name in at)), "INTEGER"),
     }
 }
 VIEWS_SQL = (

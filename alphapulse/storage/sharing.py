@@ -1,0 +1,90 @@
+"""Keep once, in a journal, what decisions share, and what is nearly the same as a difference."""
+
+from __future__ import annotations
+
+import sqlite3
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+NUM_ON_ANCHOR = 16  # pieces packed with one other as their dictionary: bounds what goes with it
+LEVEL = 6
+
+
+@dataclass(slots=True)
+class _Newest:
+    """The newest piece of a kind and the one it leans on, both whole."""
+
+    content: bytes
+    number: int
+    anchor: bytes
+    anchor_number: int
+    num_on_anchor: int = 0
+
+
+class Sharing:
+    """What the writer of a journal knows of `alike` and `pieces`; a new one begins knowing nothing.
+
+    What it does not know is stored again, so that nothing is ever assumed to be there.
+    """
+
+    def __init__(self) -> None:
+        self._alike: dict[str, int] = {}
+        self._newest: dict[str, _Newest] = {}
+
+    def forget(self) -> None:
+        """Know nothing: what was about to be stored was not."""
+        self._alike.clear()
+        self._newest.clear()
+
+    def alike(self, db: sqlite3.Connection, values: tuple[Any, ...]) -> int:
+        """Return the number of a row of `alike`."""
+        key = repr(values)  # tells 0.0 from -0.0
+        if key not in self._alike:
+            into = f"INSERT INTO alike VALUES (NULL{', ?' * len(values)})"
+            self._alike[key] = db.execute(into, values).lastrowid or 0
+        return self._alike[key]
+
+    def piece(self, db: sqlite3.Connection, kind: str, content: bytes) -> int:
+        """Return the number of a row of `pieces` that gives `content`; `kind` says what is like it.
+
+        A piece is packed alone, or with an earlier one of its kind as the dictionary.
+        """
+        newest = self._newest.get(kind)
+        if newest is not None and newest.content == content:
+            return newest.number
+        if newest is not None and newest.anchor and newest.num_on_anchor < NUM_ON_ANCHOR:
+            newest.number = _stored(db, content, newest.anchor, newest.anchor_number)
+            newest.content = content
+            newest.num_on_anchor += 1
+            return newest.number
+        number = _stored(db, content, b"", None)
+        self._newest[kind] = _Newest(content, number, content, number)
+        return number
+
+
+def _stored(
+    db: sqlite3.Connection, content: bytes, anchor: bytes, anchor_number: int | None
+) -> int:
+    packer = zlib.compressobj(LEVEL, zdict=anchor) if anchor else zlib.compressobj(LEVEL)
+    packed = packer.compress(content) + packer.flush()
+    into = "INSERT INTO pieces VALUES (NULL, ?, ?)"
+    return db.execute(into, (anchor_number, packed)).lastrowid or 0
+
+
+def joined(content: bytes) -> bytes:
+    """Return what pieces give, one after the other, each after the one it leans on, if any.
+
+    Raises zlib.error if they are damaged.
+    """
+    whole: list[bytes] = []
+    while content:
+        leans = len(content) > 1 and content[1] & 0x20  # RFC 1950: a dictionary is needed
+        if leans and not whole:
+            raise zlib.error("a piece leans on none")
+        unpacker = zlib.decompressobj(zdict=whole.pop()) if leans else zlib.decompressobj()
+        whole.append(unpacker.decompress(content))
+        if not unpacker.eof:
+            raise zlib.error("a piece ends too early")
+        content = unpacker.unused_data
+    return b"".join(whole)
