@@ -50,8 +50,10 @@ class EncodedRecord:
     Attributes:
         decision: one row of `decisions`, its columns `DECISION`.
         alike: the columns `ALIKE` of it.
+        shown: the columns `SHOWN` of it.
         pieces: the columns `PIECES` of it, a kind and the content for each that names one.
-        outputs: one row a model, without the decision's number.
+        outputs: one row a model, the columns `OUTPUT` without the decision's number.
+        made: the columns `MADE` of each output.
         forecasts: one row a model, timeframe and level, without the decision's number.
         rows: one row a closed row.
         models: names, in the order the predictions were made.
@@ -61,8 +63,10 @@ class EncodedRecord:
     event_ns: int
     decision: Values
     alike: Values
+    shown: Values
     pieces: tuple[tuple[str, bytes], ...]
     outputs: tuple[Values, ...]
+    made: tuple[Values, ...]
     forecasts: tuple[Values, ...]
     rows: tuple[Values, ...]
     models: tuple[str, ...]
@@ -86,8 +90,10 @@ def encode(record: DecisionRecord) -> EncodedRecord:
         event_ns=int(decision.event_ns),
         decision=decision_values,
         alike=alike,
+        shown=_shown(package.streams),
         pieces=_pieces(package),
         outputs=tuple(_output(p, record.run) for p in decision.predictions),
+        made=tuple((p.version, layout_of(p.hidden_H)) for p in decision.predictions),
         forecasts=tuple(
             (p.model, *_forecast(f)) for p in decision.predictions for f in p.forecasts
         ),
@@ -100,19 +106,18 @@ def _decision(record: DecisionRecord) -> tuple[Values, Values]:
     """Return the columns `DECISION` and `ALIKE` of a record."""
     d, p = record.decision, record.package
     slots = np.flatnonzero(p.peers_KP.view(np.uint8).any(axis=1))
-    timeframes, completeness, validation = _shown(p.streams)
     return (
         int(d.event_ns), d.symbol, record.trace_id, int(record.received_ns),
         int(record.decided_at_ns), int(p.window_version), p.input_hash, str(d.action),
         float(d.confidence), float(d.utility_r), d.reason,
         int(record.last_trade_id), int(record.last_book_id), _packed(p.peers_KP[slots].tobytes()),
-        p.account_A.tobytes(), completeness, validation,
+        p.account_A.tobytes(),
     ), (
         p.reference, int(p.spec_version), record.config_hash,
         float(d.thresholds.entry), float(d.thresholds.exit),
         _forming_layout(p), _json(slots.tolist()), layout_of(p.peers_KP),
         p.awake_K.tobytes(), layout_of(p.awake_K), layout_of(p.account_A),
-        _json(p.own), timeframes, p.scale_S2.tobytes(), layout_of(p.scale_S2),
+        _json(p.own), p.scale_S2.tobytes(), layout_of(p.scale_S2),
     )  # fmt: skip
 
 
@@ -168,9 +173,9 @@ def _output(p: Prediction, run: str) -> Values:
     identity = inference_id(run=run, symbol=p.symbol, event_ns=p.event_ns, model=p.model)
     shares = {name: float(share) for name, share in p.weights.items()}
     return (
-        bytes.fromhex(identity), p.model, p.version, str(p.action),
+        bytes.fromhex(identity), p.model, str(p.action),
         float(p.p_buy), float(p.p_sell), float(p.p_hold), float(p.confidence), float(p.utility_r),
-        p.hidden_H.tobytes(), layout_of(p.hidden_H), _json(shares),
+        p.hidden_H.tobytes(), _json(shares),
     )  # fmt: skip
 
 

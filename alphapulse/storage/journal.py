@@ -28,17 +28,32 @@ from alphapulse.storage.journal_reader import (
     newest_number,
 )
 from alphapulse.storage.sharing import Sharing
-from alphapulse.storage.tables import ALIKE, DECISION, NUM_VALUES, NUMBERED, PIECES
+from alphapulse.storage.tables import (
+    ALIKE,
+    DECISION,
+    MADE,
+    NUM_VALUES,
+    NUMBERED,
+    OUTPUT,
+    PIECES,
+    SHOWN,
+)
 
 Write = Callable[[sqlite3.Connection], int]  # part of a transaction; returns how much was new
 
-_SHARED = (*ALIKE, *PIECES)
-_COLUMNS = (*DECISION, *_SHARED, "alike", *(name for at in PIECES.values() for name in at))
+
+def _insert_sql(table: str, names: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES (?{', ?' * (len(names) - 1)})"
+
+
+_SHARED = (*ALIKE, *SHOWN, *PIECES)
+_NUMBERS = ("alike", "shown", *(name for at in PIECES.values() for name in at))
 _INTO_DECISIONS = (
-    f"INSERT INTO decisions ({', '.join(_COLUMNS)}) VALUES (?{', ?' * (len(_COLUMNS) - 1)}) "
+    f"{_insert_sql('decisions', (*DECISION, *_SHARED, *_NUMBERS))} "
     "ON CONFLICT (event_ns, symbol) DO NOTHING"
 )
-_ELSEWHERE = ("",) * len(_SHARED)  # older journals demand a value
+_INTO_OUTPUTS = _insert_sql("outputs", (*OUTPUT, *MADE, "made"))
+_ELSEWHERE, _UNMADE = ("",) * len(_SHARED), ("",) * len(MADE)  # older journals demand a value
 
 Write = Callable[[sqlite3.Connection], int]  # part of a transaction; returns how much was new
 PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
@@ -183,14 +198,17 @@ def _insert(db: sqlite3.Connection, record: EncodedRecord, sharing: Sharing) -> 
     cursor = db.execute(
         _INTO_DECISIONS,
         (
-            *(*record.decision, *_ELSEWHERE, sharing.alike(db, record.alike)),
+            *(*record.decision, *_ELSEWHERE),
+            *(sharing.row(db, "alike", record.alike), sharing.row(db, "shown", record.shown)),
             *(sharing.piece(db, kind, content) for kind, content in record.pieces),
         ),
     )
     if not cursor.rowcount:
         return 0
     number = cursor.lastrowid
-    db.executemany(_into("outputs"), ((number, *output) for output in record.outputs))
+    made = [sharing.row(db, "made", values) for values in record.made]
+    outputs = zip(record.outputs, made, strict=True)
+    db.executemany(_INTO_OUTPUTS, ((number, *output, *_UNMADE, m) for output, m in outputs))
     db.executemany(_into("forecasts"), ((number, *forecast) for forecast in record.forecasts))
     db.executemany(
         "INSERT INTO last VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "

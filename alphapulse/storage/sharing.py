@@ -23,27 +23,27 @@ class _Newest:
 
 
 class Sharing:
-    """What the writer of a journal knows of `alike` and `pieces`; a new one begins knowing nothing.
+    """What the writer of a journal knows of what is shared; a new one begins knowing nothing.
 
     What it does not know is stored again, so that nothing is ever assumed to be there.
     """
 
     def __init__(self) -> None:
-        self._alike: dict[str, int] = {}
+        self._rows: dict[str, int] = {}
         self._newest: dict[str, _Newest] = {}
 
     def forget(self) -> None:
         """Know nothing: what was about to be stored was not."""
-        self._alike.clear()
+        self._rows.clear()
         self._newest.clear()
 
-    def alike(self, db: sqlite3.Connection, values: tuple[Any, ...]) -> int:
-        """Return the number of a row of `alike`."""
-        key = repr(values)  # tells 0.0 from -0.0
-        if key not in self._alike:
-            into = f"INSERT INTO alike VALUES (NULL{', ?' * len(values)})"
-            self._alike[key] = db.execute(into, values).lastrowid or 0
-        return self._alike[key]
+    def row(self, db: sqlite3.Connection, table: str, values: tuple[Any, ...]) -> int:
+        """Return the number of a row of `alike`, `shown` or `made`."""
+        key = repr((table, values))  # tells 0.0 from -0.0
+        if key not in self._rows:
+            into = f"INSERT INTO {table} VALUES (NULL{', ?' * len(values)})"
+            self._rows[key] = db.execute(into, values).lastrowid or 0
+        return self._rows[key]
 
     def piece(self, db: sqlite3.Connection, kind: str, content: bytes) -> int:
         """Return the number of a row of `pieces` that gives `content`; `kind` says what is like it.
