@@ -107,8 +107,8 @@ def _decision(record: DecisionRecord) -> tuple[Values, Values]:
     d, p = record.decision, record.package
     slots = np.flatnonzero(p.peers_KP.view(np.uint8).any(axis=1))
     return (
-        int(d.event_ns), d.symbol, record.trace_id, int(record.received_ns),
-        int(record.decided_at_ns), int(p.window_version), p.input_hash, str(d.action),
+        int(d.event_ns), d.symbol, _hash(record.trace_id), int(record.received_ns),
+        int(record.decided_at_ns), int(p.window_version), _hash(p.input_hash), str(d.action),
         float(d.confidence), float(d.utility_r), d.reason,
         int(record.last_trade_id), int(record.last_book_id), _packed(p.peers_KP[slots].tobytes()),
         p.account_A.tobytes(),
@@ -119,6 +119,14 @@ def _decision(record: DecisionRecord) -> tuple[Values, Values]:
         p.awake_K.tobytes(), layout_of(p.awake_K), layout_of(p.account_A),
         _json(p.own), p.scale_S2.tobytes(), layout_of(p.scale_S2),
     )  # fmt: skip
+
+
+def _hash(digits: str) -> bytes | str:
+    try:
+        content = bytes.fromhex(digits)
+    except ValueError:
+        return digits
+    return content if content.hex() == digits else digits
 
 
 def _forming_layout(package: InputPackage) -> str:

@@ -210,6 +210,13 @@ PIECES: Mapping[str, tuple[str, ...]] = {
 }
 
 
+HASHES = ("trace_id", "input_hash")  # as bytes where they are hexadecimal, half as long
+
+
+def _hex_sql(name: str) -> str:
+    return f"CASE typeof(d.{name}) WHEN 'blob' THEN lower(hex(d.{name})) ELSE d.{name} END"
+
+
 def _piece_sql(column: str) -> str:
     return (
         "coalesce((SELECT CAST(coalesce(leant.content, x'') || piece.content AS BLOB) FROM pieces "
@@ -226,7 +233,7 @@ def _shared_sql(row: str, shared: str, names: Sequence[str]) -> list[str]:
 
 
 _DECIDED = ", ".join(
-    ["d.number", *(f"d.{n} AS {n}" for n in DECISION)]
+    ["d.number", *(f"{_hex_sql(n) if n in HASHES else f'd.{n}'} AS {n}" for n in DECISION)]
     + [
         f"CASE WHEN d.{at[0]} IS NULL THEN d.{n} "
         f"ELSE CAST({' || '.join(_piece_sql(f'd.{a}') for a in at)} AS BLOB) END AS {n}"
