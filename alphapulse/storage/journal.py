@@ -54,8 +54,6 @@ _INTO_DECISIONS = (
 )
 _INTO_OUTPUTS = _insert_sql("outputs", (*OUTPUT, *MADE, "made"))
 _ELSEWHERE, _UNMADE = ("",) * len(_SHARED), ("",) * len(MADE)  # older journals demand a value
-
-Write = Callable[[sqlite3.Connection], int]  # part of a transaction; returns how much was new
 PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 
 
