@@ -20,20 +20,21 @@ from alphapulse.storage.lake import Lake
 from alphapulse.storage.tables import COLUMNS
 from experiments.benchmarks.history_exact import differing
 from experiments.benchmarks.history_naive import write_naive
-from experiments.benchmarks.history_records import SETTINGS, Collected, new_run
+from experiments.benchmarks.history_records import INSTRUMENTS, SETTINGS, Collected, new_run
 from experiments.benchmarks.peer import in_turn, rate_row
 from experiments.benchmarks.result import Row
 
 APPEND_GOAL, JOURNAL_GOAL, LAKE_GOAL = 10.0, 120.0, 220.0  # TARGETS.md, history
 APPENDS_S, JOURNAL_BYTES, LAKE_BYTES = 5_000, 2_800, 1_450  # what is meant by good
-NUM_FIRST = 2  # decisions of the first instant carry the windows before it, once
+NUM_FIRST = len(INSTRUMENTS)  # decisions of the first instant carry the bars before it, once
 NAIVE = {"parquet": "one zstd Parquet file each", "sqlite": "zstd blobs", "duckdb": "a row each"}
 
 
 def rows(collected: Collected, folder: Path, *, runs: int) -> list[Row]:
     """Return `append`, `bytes_journal`, `bytes_lake` and the bytes of the naive layouts."""
     packages = write_naive(collected)
-    naive = {name: naive_bytes(name, packages, folder / name) for name in NAIVE}
+    first = collected.num_short
+    naive = {name: naive_bytes(name, packages, first, folder / name) for name in NAIVE}
     return [
         append_row(collected, folder, runs=runs),
         *bytes_rows(collected, folder, naive),
@@ -43,7 +44,7 @@ def rows(collected: Collected, folder: Path, *, runs: int) -> list[Row]:
                 value=num_bytes,
                 unit="B",
                 peer=version,
-                goal="report: bytes a decision of the same packages",
+                goal=f"report: {NAIVE[name]}, the same decisions",
                 met=num_bytes > 0,
             )
             for name, (version, num_bytes) in naive.items()
@@ -59,7 +60,9 @@ def append_row(collected: Collected, folder: Path, *, runs: int) -> Row:
     def run() -> None:
         latencies_s.extend(append_each(*next(prepared)))
 
-    timed = in_turn(run, "history_packages", ("sqlite", collected.folder, folder / "b"), runs=runs)
+    timed = in_turn(
+        run, "history_packages", ("sqlite", collected.folder, NUM_FIRST, folder / "b"), runs=runs
+    )
     count = len(collected.records) - NUM_FIRST
     row = rate_row("append", timed, events=count, goal=APPEND_GOAL)
     p50_ms, p99_ms = np.percentile(latencies_s[count:], [50, 99]) * 1e3
@@ -90,13 +93,14 @@ def append_each(journal: Journal, records: Sequence[DecisionRecord]) -> list[flo
 def bytes_rows(
     collected: Collected, folder: Path, naive: Mapping[str, tuple[str, float]]
 ) -> list[Row]:
-    """Return what a decision takes in journal and lake, the first windows left out, all columns.
+    """Return what a decision takes in journal and lake once the windows are full, all columns.
 
-    Every input is rebuilt, and every output read, from the journal and then from the lake alone.
+    Every decision of the window is rebuilt, from the journal and then from the lake alone.
     """
-    count = len(collected.records) - NUM_FIRST
+    num_short = collected.num_short
+    count = len(collected.records) - num_short
     whole = asyncio.run(stored(collected.records, folder / "whole"))
-    first = asyncio.run(stored(collected.records[:NUM_FIRST], folder / "first"))
+    first = asyncio.run(stored(collected.records[:num_short], folder / "first"))
     journal_exact = differing(whole, collected)
     journal_bytes = (journal_size(whole) - journal_size(first)) / count
     for home in (whole, first):
@@ -132,7 +136,7 @@ def bytes_row(
         peer=peer,
         peer_value=peer_bytes,
         ratio=ratio,
-        goal=f">= {goal:g} x the peer and <= {most:,} B, 0 decisions differ: {differing} do",
+        goal=f">= {goal:g} x the peer and <= {most:,} B, no decision differs: {differing} do",
         met=ratio >= goal and num_bytes <= most and differing == 0,
     )
 
@@ -181,12 +185,12 @@ def size_of(path: Path) -> int:
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def naive_bytes(layout: str, packages: Path, store: Path) -> tuple[str, float]:
+def naive_bytes(layout: str, packages: Path, first: int, store: Path) -> tuple[str, float]:
     """Return the version of a peer and the bytes a decision takes in its layout, 0 without it."""
-    timed = in_turn(lambda: None, "history_packages", (layout, packages, store), runs=0)
+    timed = in_turn(lambda: None, "history_packages", (layout, packages, first, store), runs=0)
     if not store.exists():
         return timed.peer, 0.0
-    count = len(json.loads((packages / "said.json").read_text())) - NUM_FIRST
+    count = len(json.loads((packages / "said.json").read_text())) - first
     num_bytes = size_of(store) / count
     shutil.rmtree(store)
     return timed.peer, num_bytes

@@ -22,7 +22,7 @@ from alphapulse.domain.inference import (
     DecisionRecord,
     Thresholds,
 )
-from alphapulse.domain.inputs import DTYPES, ModelInput
+from alphapulse.domain.inputs import DTYPES, INPUT_SPEC, ModelInput
 from alphapulse.execution.engine import Act, Decide, Engine
 from alphapulse.execution.ledger import Ledger
 from alphapulse.execution.recorder import Recorder
@@ -50,6 +50,11 @@ class Collected:
     records: Sequence[DecisionRecord]
     folder: Path
 
+    @property
+    def num_short(self) -> int:
+        """Return how many records come before the first whose inputs show all seconds they can."""
+        return next(i for i, record in enumerate(self.records) if is_full(record))
+
     def of(self, run: str) -> list[DecisionRecord]:
         """Return the records as those of a run."""
         return [replace(record, run=run) for record in self.records]
@@ -57,6 +62,12 @@ class Collected:
     def input_array(self, name: str) -> np.ndarray:
         """Return an array of all inputs, their number before its own axes, read from its file."""
         return np.load(self.folder / f"{name}.npy", mmap_mode="r")
+
+
+def is_full(record: DecisionRecord) -> bool:
+    """Return whether the seconds an input shows of bars and book reach as far back as they can."""
+    brief = (ref for ref in record.package.streams if ref.forming_C is None)
+    return all(ref.count == INPUT_SPEC.num_rows for ref in brief)
 
 
 def collect(recording: Path, folder: Path) -> Collected:

@@ -1,6 +1,6 @@
 """Store whole packages one by one in a naive layout: Parquet files, SQLite blobs or DuckDB.
 
-.venv-bench/bin/python -m experiments.benchmarks.peers.history_packages LAYOUT PACKAGES STORE
+.venv-bench/bin/python -m experiments.benchmarks.peers.history_packages LAYOUT PACKAGES FIRST STORE
 """
 
 from __future__ import annotations
@@ -24,16 +24,15 @@ ARRAYS = (
     *("peers_KP", "awake_K", "account_A", "scale_S2"),
 )
 NAMES = ", ".join(ARRAYS)
-NUM_FIRST = 2  # decisions of the first instant: what comes after them is steady
 ZSTD = pa.Codec("zstd", compression_level=1)
 Package = tuple[str, bytes, list[bytes]]
 
 
-def packages(folder: Path) -> list[Package]:
-    """Return text, hidden states and arrays of every package after the first instant."""
-    texts = json.loads((folder / "said.json").read_text())[NUM_FIRST:]
-    hidden = json.loads((folder / "hidden.json").read_text())[NUM_FIRST:]
-    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r")[NUM_FIRST:] for name in ARRAYS]
+def packages(folder: Path, first: int) -> list[Package]:
+    """Return text, hidden states and arrays of every package from number `first` on."""
+    texts = json.loads((folder / "said.json").read_text())[first:]
+    hidden = json.loads((folder / "hidden.json").read_text())[first:]
+    arrays = [np.load(folder / f"{name}.npy", mmap_mode="r")[first:] for name in ARRAYS]
     return [
         (text, bytes.fromhex(states), [array[i].tobytes() for array in arrays])
         for i, (text, states) in enumerate(zip(texts, hidden, strict=True))
@@ -124,7 +123,7 @@ LAYOUTS: dict[str, tuple[str, Write, Callable[[Path], Iterator[Package]]]] = {
 def main() -> None:
     """Store all packages anew at each line of stdin; the folder keeps those of the newest run."""
     version, write, read = LAYOUTS[sys.argv[1]]
-    given, store = packages(Path(sys.argv[2])), Path(sys.argv[3])
+    given, store = packages(Path(sys.argv[2]), int(sys.argv[3])), Path(sys.argv[4])
 
     def run() -> None:
         shutil.rmtree(store, ignore_errors=True)
