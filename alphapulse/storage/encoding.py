@@ -31,11 +31,13 @@ from alphapulse.domain.inference import (
 from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, Timeframe
+from alphapulse.storage import decimals
 from alphapulse.storage.sharing import joined
 from alphapulse.storage.tables import COLUMNS, COMPRESSED, HEX, note_columns
 
 Values = tuple[Any, ...]
 _DAMAGED = "the store is damaged, restore it from a backup"
+_BOOK = "book"  # its rows are sizes: decimals
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 _PACKED = {  # position and type of the columns a journal keeps compressed
     table: [(i, kind) for i, (name, kind) in enumerate(columns.items()) if name in COMPRESSED]
@@ -197,7 +199,9 @@ def _forecast(f: Forecast) -> Values:
 
 def _row(row: StoredRow, event_ns: int) -> Values:
     head = (row.symbol, str(row.stream), int(row.ts_ns), int(event_ns), int(row.flags))
-    return (*head, _packed(row.values_C.tobytes()), layout_of(row.values_C))
+    is_book = row.stream == _BOOK and row.values_C.dtype == np.float64
+    cells = decimals.packed(row.values_C) if is_book else _packed(row.values_C.tobytes())
+    return (*head, cells, layout_of(row.values_C))
 
 
 def encode_outcome(outcome: Outcome) -> Values:
@@ -242,8 +246,8 @@ def unpacked(table: str, row: Values) -> Values:
 
 def _unpacked(content: bytes, what: str) -> bytes:
     try:
-        return joined(content)
-    except zlib.error as error:
+        return decimals.unpacked(content) if content[:1] == decimals.MARK else joined(content)
+    except (zlib.error, ValueError) as error:
         raise StoreError(f"stored {what}: {error}; {_DAMAGED}") from error
 
 
