@@ -9,7 +9,7 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -153,10 +153,20 @@ def _pieces(package: InputPackage) -> tuple[tuple[str, bytes], ...]:
 
 def _shown(streams: Sequence[StreamRef]) -> tuple[str, str, str]:
     """Return the timeframes an input showed, how complete each stream was, and what was amiss."""
+    valid = int(BarFlag.VALID)
+    return _completeness(
+        tuple(
+            (ref.stream, ref.count + (ref.forming_C is not None and ref.forming_flags & valid > 0))
+            for ref in streams
+        )
+    )
+
+
+@lru_cache(maxsize=1_000)  # once its windows are full, every input of a run shows the same
+def _completeness(shown: tuple[tuple[str, int], ...]) -> tuple[str, str, str]:
     counts: dict[str, list[int]] = defaultdict(list)
-    for ref in streams:
-        has_forming = ref.forming_C is not None and ref.forming_flags & BarFlag.VALID
-        counts[ref.stream].append(ref.count + bool(has_forming))
+    for stream, count in shown:
+        counts[stream].append(count)
     shares = {
         stream: round(min(n) / INPUT_SPEC.num_rows, 4) if len(n) == INPUT_SPEC.num_symbols else 0.0
         for stream, n in counts.items()
