@@ -54,6 +54,7 @@ _INTO_DECISIONS = (
 )
 _INTO_OUTPUTS = _insert_sql("outputs", (*OUTPUT, *MADE, "made"))
 _ELSEWHERE, _UNMADE = ("",) * len(_SHARED), ("",) * len(MADE)  # older journals demand a value
+CHECKPOINT_PAGES = 4096  # 32 MiB: a checkpoint waits for the disk, and most pages change often
 PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 
 
@@ -154,6 +155,7 @@ class Journal(JournalReader):
             db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that what retention frees can go
             db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 create(db, run=self.run, name=secrets.token_hex(4))
             if not require_layout(db, self.path):
