@@ -71,16 +71,21 @@ def test_what_stays_alike_is_kept_once(journal: Journal) -> None:
     assert count(journal.path, "made") == 3
 
 
-def test_a_transaction_that_failed_leaves_nothing_to_lean_on(journal: Journal) -> None:
+@pytest.mark.parametrize("num_before", [0, 1])
+def test_a_transaction_that_failed_leaves_nothing_to_lean_on(
+    journal: Journal, num_before: int
+) -> None:
     def fail(db: sqlite3.Connection) -> int:
         raise KeyError("the caller's")
 
-    journal.append([moved(0)])
+    before = [moved(0)][:num_before]
+    after = [moved(second) for second in (2, 1, 3)]
+    journal.append(before)
     with pytest.raises(KeyError):
         journal.write([journal.appending([moved(1), moved(2)]), fail])
-    given = [moved(0), moved(3), moved(1), moved(2)]
-    journal.append(given[1:])
+    journal.append(after)
 
+    given = before + after
     for one, other in zip(packages(journal), given, strict=True):
         assert_same(one, other.package)
 
