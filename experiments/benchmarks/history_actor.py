@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -56,10 +56,6 @@ class Host:
     async def nothing(self, records: Sequence[DecisionRecord]) -> int:
         """Take records and forget them."""
         return len(records)
-
-    async def counters(self) -> Mapping[str, int]:
-        """Return what was stored and failed."""
-        return self._history.counters()
 
 
 def rows(collected: Collected, recording: Path, folder: Path) -> list[Row]:

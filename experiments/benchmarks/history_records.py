@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -144,7 +144,7 @@ def engine_with(recorder: Recorder, *, decide: Decide, act: Act, run: str = ASSU
     )
 
 
-def recorder_into(append) -> Recorder:
+def recorder_into(append: Callable[[Sequence[DecisionRecord]], Awaitable[int]]) -> Recorder:
     """Return a recorder with the settings of a run."""
     storage = SETTINGS.storage
     return Recorder(append, timeout_s=storage.append_timeout_s, max_pending=storage.retry_records)
