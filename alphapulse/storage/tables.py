@@ -154,7 +154,7 @@ NUMBERED: Mapping[str, str] = {  # by series, the journal's table that numbers i
     **{table: f"noted_{table}" for table in NOTES},
 }
 # How a journal keeps them: raised with every change of what follows, see `journal_layout.upgrade`.
-JOURNAL_LAYOUT = 2
+JOURNAL_LAYOUT = 3
 HEX = frozenset({"id", "inference_id"})  # kept as bytes, half as long
 _SQL = {str: "TEXT NOT NULL", int: "INTEGER", float: "", bytes: "BLOB"}
 
