@@ -48,10 +48,8 @@ def _insert_sql(table: str, names: Sequence[str]) -> str:
 
 _SHARED = (*ALIKE, *SHOWN, *PIECES)
 _NUMBERS = ("alike", "shown", *(name for at in PIECES.values() for name in at))
-_INTO_DECISIONS = (
-    f"{_insert_sql('decisions', (*DECISION, *_SHARED, *_NUMBERS))} "
-    "ON CONFLICT (event_ns, symbol) DO NOTHING"
-)
+_IS_THERE = "SELECT 1 FROM decisions WHERE event_ns = ? AND symbol = ?"
+_INTO_DECISIONS = _insert_sql("decisions", (*DECISION, *_SHARED, *_NUMBERS))
 _INTO_OUTPUTS = _insert_sql("outputs", (*OUTPUT, *MADE, "made"))
 _ELSEWHERE, _UNMADE = ("",) * len(_SHARED), ("",) * len(MADE)  # older journals demand a value
 CHECKPOINT_PAGES = 4096  # 32 MiB: a checkpoint waits for the disk, and most pages change often
@@ -195,6 +193,8 @@ def _insert(db: sqlite3.Connection, record: EncodedRecord, sharing: Sharing) -> 
     db.executemany(
         f"{_into('closed_rows')} ON CONFLICT DO NOTHING", ((None, *row) for row in record.rows)
     )
+    if db.execute(_IS_THERE, (record.event_ns, record.symbol)).fetchone():
+        return 0
     cursor = db.execute(
         _INTO_DECISIONS,
         (
@@ -203,8 +203,6 @@ def _insert(db: sqlite3.Connection, record: EncodedRecord, sharing: Sharing) -> 
             *(sharing.piece(db, kind, content) for kind, content in record.pieces),
         ),
     )
-    if not cursor.rowcount:
-        return 0
     number = cursor.lastrowid
     made = [sharing.row(db, "made", values) for values in record.made]
     outputs = zip(record.outputs, made, strict=True)

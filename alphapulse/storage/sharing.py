@@ -7,6 +7,8 @@ import zlib
 from dataclasses import dataclass
 from typing import Any
 
+from alphapulse.storage.tables import PIECES
+
 NUM_ON_ANCHOR = 16  # pieces packed with one other as their dictionary: bounds what goes with it
 LEVEL = 6
 
@@ -70,6 +72,22 @@ def _stored(
     packed = packer.compress(content) + packer.flush()
     into = "INSERT INTO pieces VALUES (NULL, ?, ?)"
     return db.execute(into, (anchor_number, packed)).lastrowid or 0
+
+
+def sweep(db: sqlite3.Connection) -> None:
+    """Remove the pieces that no decision names and none named leans on.
+
+    While the newest decision of every symbol stays, so does all that a writer knows.
+    """
+    named = " UNION ".join(
+        f"SELECT {at} FROM decisions WHERE {at} IS NOT NULL"
+        for names in PIECES.values()
+        for at in names
+    )
+    db.execute(
+        f"WITH named AS ({named}) DELETE FROM pieces WHERE number NOT IN named AND number NOT IN "
+        "(SELECT anchor FROM pieces WHERE anchor IS NOT NULL AND number IN named)"
+    )
 
 
 def joined(content: bytes) -> bytes:

@@ -13,7 +13,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, InputPackage
 from alphapulse.storage.encoding import package_of
 from alphapulse.storage.journal import Journal
-from alphapulse.storage.sharing import NUM_ON_ANCHOR, joined
+from alphapulse.storage.sharing import NUM_ON_ANCHOR, joined, sweep
 from alphapulse.storage.tables import COLUMNS
 from tests.unit.storage.records import RUN, SYMBOLS, record
 
@@ -108,6 +108,28 @@ def test_a_piece_whose_anchor_is_gone_is_refused(journal: Journal) -> None:
 
     with pytest.raises(StoreError, match="damaged"):
         packages(journal)
+
+
+def test_a_decision_that_is_there_adds_no_piece(journal: Journal) -> None:
+    journal.append([moved(0), moved(1)])
+    num_before = count(journal.path, "pieces")
+
+    assert journal.append([moved(0)]) == 0
+    assert count(journal.path, "pieces") == num_before
+
+
+def test_a_sweep_keeps_what_is_leant_on_and_the_writer_goes_on(journal: Journal) -> None:
+    given = [moved(second) for second in range(2 * NUM_ON_ANCHOR)]
+    journal.append(given)
+    num_before = count(journal.path, "pieces")
+    with closing(sqlite3.connect(journal.path)) as db, db:
+        db.execute("DELETE FROM decisions WHERE number < ?", (len(given),))
+        sweep(db)
+    journal.append([moved(99)])
+
+    assert count(journal.path, "pieces") < num_before / 4
+    for one, other in zip(packages(journal), [given[-1], moved(99)], strict=True):
+        assert_same(one, other.package)
 
 
 def test_nothing_joined_is_nothing() -> None:
