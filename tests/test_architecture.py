@@ -38,7 +38,8 @@ ROOMS = (
 )  # fmt: skip
 GROUND_LIBRARIES = {"numpy", "pandas"}
 LAKE = ("alphapulse/storage/", "alphapulse/data/tape.py", "alphapulse/data/history.py",
-        "alphapulse/data/segments.py", "experiments/dataset.py")  # fmt: skip
+        "alphapulse/data/segments.py", "experiments/dataset.py",
+        "experiments/benchmarks/peers/")  # fmt: skip
 ROOF_PATHS = tuple(f"{folder}/" for folder in ROOF)
 HOMES = {
     "ray": (*ROOF_PATHS, "alphapulse/cluster.py"),

@@ -13,7 +13,7 @@ from alphapulse.storage.journal_reader import Batch, JournalReader
 from alphapulse.storage.tables import COLUMNS
 
 _DECISIONS = """
-  SELECT completeness, validation, decided_at_ns FROM decisions
+  SELECT completeness, validation, decided_at_ns FROM decided
   WHERE number > :after AND number <= :to AND completeness IS NOT NULL"""
 _INFERENCES = "SELECT count(*) FROM outputs WHERE decision > :after AND decision <= :to"
 _FORECASTS = "SELECT count(*) FROM forecasts WHERE decision > :after AND decision <= :to"

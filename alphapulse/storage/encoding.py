@@ -9,7 +9,9 @@ import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
+from itertools import groupby
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -29,10 +31,13 @@ from alphapulse.domain.inference import (
 from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, Timeframe
+from alphapulse.storage import decimals
+from alphapulse.storage.sharing import joined
 from alphapulse.storage.tables import COLUMNS, COMPRESSED, HEX, note_columns
 
 Values = tuple[Any, ...]
 _DAMAGED = "the store is damaged, restore it from a backup"
+_BOOK = "book"  # its rows are sizes: decimals
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 _PACKED = {  # position and type of the columns a journal keeps compressed
     table: [(i, kind) for i, (name, kind) in enumerate(columns.items()) if name in COMPRESSED]
@@ -45,8 +50,12 @@ class EncodedRecord:
     """A DecisionRecord as the values the journal's statements bind.
 
     Attributes:
-        decision: one row of `decisions`.
-        outputs: one row a model, without the decision's number.
+        decision: one row of `decisions`, its columns `DECISION`.
+        alike: the columns `ALIKE` of it.
+        shown: the columns `SHOWN` of it.
+        pieces: the columns `PIECES` of it, a kind and the content for each that names one.
+        outputs: one row a model, the columns `OUTPUT` without the decision's number.
+        made: the columns `MADE` of each output.
         forecasts: one row a model, timeframe and level, without the decision's number.
         rows: one row a closed row.
         models: names, in the order the predictions were made.
@@ -55,7 +64,11 @@ class EncodedRecord:
     symbol: str
     event_ns: int
     decision: Values
+    alike: Values
+    shown: Values
+    pieces: tuple[tuple[str, bytes], ...]
     outputs: tuple[Values, ...]
+    made: tuple[Values, ...]
     forecasts: tuple[Values, ...]
     rows: tuple[Values, ...]
     models: tuple[str, ...]
@@ -73,11 +86,16 @@ def encode(record: DecisionRecord) -> EncodedRecord:
                 f"{type(part).__name__} at {(part.symbol, part.event_ns)}; "
                 "build the record from one decision"
             )
+    decision_values, alike = _decision(record)
     return EncodedRecord(
         symbol=decision.symbol,
         event_ns=int(decision.event_ns),
-        decision=_decision(record),
+        decision=decision_values,
+        alike=alike,
+        shown=_shown(package.streams),
+        pieces=_pieces(package),
         outputs=tuple(_output(p, record.run) for p in decision.predictions),
+        made=tuple((p.version, layout_of(p.hidden_H)) for p in decision.predictions),
         forecasts=tuple(
             (p.model, *_forecast(f)) for p in decision.predictions for f in p.forecasts
         ),
@@ -86,33 +104,69 @@ def encode(record: DecisionRecord) -> EncodedRecord:
     )
 
 
-def _decision(record: DecisionRecord) -> Values:
+def _decision(record: DecisionRecord) -> tuple[Values, Values]:
+    """Return the columns `DECISION` and `ALIKE` of a record."""
     d, p = record.decision, record.package
-    forming = [s.forming_C for s in p.streams if s.forming_C is not None]
-    forming_C = np.concatenate(forming) if forming else np.zeros(0)
     slots = np.flatnonzero(p.peers_KP.view(np.uint8).any(axis=1))
     return (
-        int(d.event_ns), d.symbol, p.reference, record.trace_id,
-        int(record.received_ns), int(record.decided_at_ns), int(p.window_version),
-        p.input_hash, int(p.spec_version), record.config_hash, str(d.action),
+        int(d.event_ns), d.symbol, _hash(record.trace_id), int(record.received_ns),
+        int(record.decided_at_ns), int(p.window_version), _hash(p.input_hash), str(d.action),
         float(d.confidence), float(d.utility_r), d.reason,
+        int(record.last_trade_id), int(record.last_book_id), _packed(p.peers_KP[slots].tobytes()),
+        p.account_A.tobytes(),
+    ), (
+        p.reference, int(p.spec_version), record.config_hash,
         float(d.thresholds.entry), float(d.thresholds.exit),
-        _packed(_json(p.substitutions).encode()),
-        int(record.last_trade_id), int(record.last_book_id),
-        _packed(_json([_stream(s) for s in p.streams]).encode()),
-        _packed(forming_C.tobytes()), layout_of(forming_C),
-        _json(slots.tolist()), _packed(p.peers_KP[slots].tobytes()), layout_of(p.peers_KP),
-        p.awake_K.tobytes(), layout_of(p.awake_K), p.account_A.tobytes(), layout_of(p.account_A),
-        _json(p.own), *_shown(p.streams), p.scale_S2.tobytes(), layout_of(p.scale_S2),
+        _forming_layout(p), _json(slots.tolist()), layout_of(p.peers_KP),
+        p.awake_K.tobytes(), layout_of(p.awake_K), layout_of(p.account_A),
+        _json(p.own), p.scale_S2.tobytes(), layout_of(p.scale_S2),
     )  # fmt: skip
+
+
+def _hash(digits: str) -> bytes | str:
+    try:
+        content = bytes.fromhex(digits)
+    except ValueError:
+        return digits
+    return content if content.hex() == digits else digits
+
+
+def _forming_layout(package: InputPackage) -> str:
+    forming = [s.forming_C for s in package.streams if s.forming_C is not None]
+    return _layout(np.result_type(*forming), (sum(map(len, forming)),)) if forming else "<f8[0]"
+
+
+def _pieces(package: InputPackage) -> tuple[tuple[str, bytes], ...]:
+    """Return the streams, the forming rows of the symbol and those of others, and substitutions."""
+    runs = [
+        (symbol, b"".join(s.forming_C.tobytes() for s in refs if s.forming_C is not None))
+        for symbol, refs in groupby(package.streams, key=attrgetter("symbol"))
+    ] or [("", b"")]
+    (own, own_rows), rest = runs[0], runs[1:]
+    return (
+        (f"streams of {package.symbol}", _json([_stream(s) for s in package.streams]).encode()),
+        (f"forming of {own}", own_rows),
+        (f"forming of {'+'.join(s for s, _ in rest)}", b"".join(rows for _, rows in rest)),
+        ("substitutions", _json(package.substitutions).encode()),
+    )
 
 
 def _shown(streams: Sequence[StreamRef]) -> tuple[str, str, str]:
     """Return the timeframes an input showed, how complete each stream was, and what was amiss."""
+    valid = int(BarFlag.VALID)
+    return _completeness(
+        tuple(
+            (ref.stream, ref.count + (ref.forming_C is not None and ref.forming_flags & valid > 0))
+            for ref in streams
+        )
+    )
+
+
+@lru_cache(maxsize=1_000)  # once its windows are full, every input of a run shows the same
+def _completeness(shown: tuple[tuple[str, int], ...]) -> tuple[str, str, str]:
     counts: dict[str, list[int]] = defaultdict(list)
-    for ref in streams:
-        has_forming = ref.forming_C is not None and ref.forming_flags & BarFlag.VALID
-        counts[ref.stream].append(ref.count + bool(has_forming))
+    for stream, count in shown:
+        counts[stream].append(count)
     shares = {
         stream: round(min(n) / INPUT_SPEC.num_rows, 4) if len(n) == INPUT_SPEC.num_symbols else 0.0
         for stream, n in counts.items()
@@ -139,9 +193,9 @@ def _output(p: Prediction, run: str) -> Values:
     identity = inference_id(run=run, symbol=p.symbol, event_ns=p.event_ns, model=p.model)
     shares = {name: float(share) for name, share in p.weights.items()}
     return (
-        bytes.fromhex(identity), p.model, p.version, str(p.action),
+        bytes.fromhex(identity), p.model, str(p.action),
         float(p.p_buy), float(p.p_sell), float(p.p_hold), float(p.confidence), float(p.utility_r),
-        p.hidden_H.tobytes(), layout_of(p.hidden_H), _json(shares),
+        p.hidden_H.tobytes(), _json(shares),
     )  # fmt: skip
 
 
@@ -155,7 +209,9 @@ def _forecast(f: Forecast) -> Values:
 
 def _row(row: StoredRow, event_ns: int) -> Values:
     head = (row.symbol, str(row.stream), int(row.ts_ns), int(event_ns), int(row.flags))
-    return (*head, _packed(row.values_C.tobytes()), layout_of(row.values_C))
+    is_book = row.stream == _BOOK and row.values_C.dtype == np.float64
+    cells = decimals.packed(row.values_C) if is_book else _packed(row.values_C.tobytes())
+    return (*head, cells, layout_of(row.values_C))
 
 
 def encode_outcome(outcome: Outcome) -> Values:
@@ -212,8 +268,8 @@ def unpacked_column(table: str, name: str, column: Sequence[Any]) -> Sequence[An
 
 def _unpacked(content: bytes, what: str) -> bytes:
     try:
-        return zlib.decompress(content)
-    except zlib.error as error:
+        return decimals.unpacked(content) if content[:1] == decimals.MARK else joined(content)
+    except (zlib.error, ValueError) as error:
         raise StoreError(f"stored {what}: {error}; {_DAMAGED}") from error
 
 

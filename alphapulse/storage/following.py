@@ -22,11 +22,11 @@ _NOTHING_C = np.full(len(COLUMNS), np.nan)
 _FORECAST = ("timeframe", "level", "pivot_ns", "p_high", "p_low", "bars_ahead", "price", "move",
              "p_done", "confidence")  # fmt: skip
 _DECISIONS = """
-  SELECT number, symbol, event_ns, streams, forming, forming_layout FROM decisions
+  SELECT number, symbol, event_ns, streams, forming, forming_layout FROM decided
   WHERE number > :after ORDER BY number LIMIT :limit"""
 _OUTPUTS = """
-  SELECT decision, model, lower(hex(id)), version, action, confidence FROM outputs
-  WHERE decision > :after AND decision <= :to ORDER BY rowid"""
+  SELECT decision, model, lower(hex(id)), version, action, confidence FROM said
+  WHERE decision > :after AND decision <= :to ORDER BY position"""
 _FORECASTS = f"""
   SELECT decision, model, {", ".join(_FORECAST)} FROM forecasts
   WHERE decision > :after AND decision <= :to ORDER BY rowid"""

@@ -27,9 +27,32 @@ from alphapulse.storage.journal_reader import (
     closing_on_error,
     newest_number,
 )
-from alphapulse.storage.tables import NUM_VALUES, NUMBERED
+from alphapulse.storage.sharing import Sharing
+from alphapulse.storage.tables import (
+    ALIKE,
+    DECISION,
+    MADE,
+    NUM_VALUES,
+    NUMBERED,
+    OUTPUT,
+    PIECES,
+    SHOWN,
+)
 
 Write = Callable[[sqlite3.Connection], int]  # part of a transaction; returns how much was new
+
+
+def _insert_sql(table: str, names: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES (?{', ?' * (len(names) - 1)})"
+
+
+_SHARED = (*ALIKE, *SHOWN, *PIECES)
+_NUMBERS = ("alike", "shown", *(name for at in PIECES.values() for name in at))
+_IS_THERE = "SELECT 1 FROM decisions WHERE event_ns = ? AND symbol = ?"
+_INTO_DECISIONS = _insert_sql("decisions", (*DECISION, *_SHARED, *_NUMBERS))
+_INTO_OUTPUTS = _insert_sql("outputs", (*OUTPUT, *MADE, "made"))
+_ELSEWHERE, _UNMADE = ("",) * len(_SHARED), ("",) * len(MADE)  # older journals demand a value
+CHECKPOINT_PAGES = 4096  # 32 MiB: a checkpoint waits for the disk, and most pages change often
 PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 
 
@@ -45,6 +68,7 @@ class Journal(JournalReader):
         super().__init__(path)
         self.run = run
         self._busy_timeout_s = busy_timeout_s
+        self._sharing = Sharing()
 
     def append(self, records: Sequence[DecisionRecord]) -> int:
         """Make `records` durable in one transaction and return how many were new.
@@ -65,7 +89,7 @@ class Journal(JournalReader):
         """Return the work of an append; raises StoreError if it cannot be done."""
         self._require_own(records)
         encoded = [encode(record) for record in records]
-        return lambda db: sum(_insert(db, record) for record in encoded)
+        return lambda db: sum(_insert(db, record, self._sharing) for record in encoded)
 
     def settle(self, outcomes: Sequence[Outcome]) -> int:
         """Make `outcomes` durable in one transaction and return how many were new.
@@ -129,6 +153,7 @@ class Journal(JournalReader):
             db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
             db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that what retention frees can go
             db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
                 create(db, run=self.run, name=secrets.token_hex(4))
             if not require_layout(db, self.path):
@@ -144,6 +169,7 @@ class Journal(JournalReader):
                 yield db
                 db.execute("COMMIT")
             except BaseException:
+                self._sharing.forget()
                 with suppress(sqlite3.Error):
                     db.execute("ROLLBACK")
                 raise
@@ -163,17 +189,24 @@ def _inserting(table: str, rows: Sequence[Sequence[Any]]) -> Write:
     return lambda db: sum(db.execute(into, (None, *row)).rowcount for row in rows)
 
 
-def _insert(db: sqlite3.Connection, record: EncodedRecord) -> int:
+def _insert(db: sqlite3.Connection, record: EncodedRecord, sharing: Sharing) -> int:
     db.executemany(
         f"{_into('closed_rows')} ON CONFLICT DO NOTHING", ((None, *row) for row in record.rows)
     )
-    cursor = db.execute(
-        f"{_into('decisions')} ON CONFLICT (event_ns, symbol) DO NOTHING", (None, *record.decision)
-    )
-    if not cursor.rowcount:
+    if db.execute(_IS_THERE, (record.event_ns, record.symbol)).fetchone():
         return 0
+    cursor = db.execute(
+        _INTO_DECISIONS,
+        (
+            *(*record.decision, *_ELSEWHERE),
+            *(sharing.row(db, "alike", record.alike), sharing.row(db, "shown", record.shown)),
+            *(sharing.piece(db, kind, content) for kind, content in record.pieces),
+        ),
+    )
     number = cursor.lastrowid
-    db.executemany(_into("outputs"), ((number, *output) for output in record.outputs))
+    made = [sharing.row(db, "made", values) for values in record.made]
+    outputs = zip(record.outputs, made, strict=True)
+    db.executemany(_INTO_OUTPUTS, ((number, *output, *_UNMADE, m) for output, m in outputs))
     db.executemany(_into("forecasts"), ((number, *forecast) for forecast in record.forecasts))
     db.executemany(
         "INSERT INTO last VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "

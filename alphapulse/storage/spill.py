@@ -28,6 +28,7 @@ from alphapulse.storage.encoding import array_of, package_of
 from alphapulse.storage.home import Run
 from alphapulse.storage.journal import Journal
 from alphapulse.storage.journal_reader import closing_on_error
+from alphapulse.storage.sharing import sweep
 from alphapulse.storage.tables import COLUMNS
 
 MIB = 1 << 20
@@ -171,9 +172,7 @@ class _SpillFile(Journal):
 
         Raises StoreError or ValueError if it is damaged.
         """
-        sql = (
-            f"SELECT number, {', '.join(_KEPT)} FROM decisions WHERE symbol = :s AND event_ns = :e"
-        )
+        sql = f"SELECT number, {', '.join(_KEPT)} FROM decided WHERE symbol = :s AND event_ns = :e"
         return [
             self._record(number, dict(zip(_KEPT, kept, strict=True)))
             for number, *kept in self.fetch(sql, {"s": symbol, "e": event_ns})
@@ -231,7 +230,9 @@ class _SpillFile(Journal):
                     "AND NOT EXISTS (SELECT 1 FROM decisions WHERE event_ns = ?1)",
                     decision[1:],
                 )
+            sweep(db)
             is_empty: bool = not db.execute("SELECT EXISTS (SELECT 1 FROM decisions)").fetchone()[0]
+        self._sharing.forget()  # what was swept cannot be leant on
         return is_empty
 
     def _open(self) -> sqlite3.Connection:

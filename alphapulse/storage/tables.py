@@ -7,7 +7,7 @@ keeps its bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 SCHEMA_VERSION = 2  # of the columns; an older row lacks the newer ones: they are null
 
@@ -154,7 +154,7 @@ NUMBERED: Mapping[str, str] = {  # by series, the journal's table that numbers i
     **{table: f"noted_{table}" for table in NOTES},
 }
 # How a journal keeps them: raised with every change of what follows, see `journal_layout.upgrade`.
-JOURNAL_LAYOUT = 2
+JOURNAL_LAYOUT = 3
 HEX = frozenset({"id", "inference_id"})  # kept as bytes, half as long
 _SQL = {str: "TEXT NOT NULL", int: "INTEGER", float: "", bytes: "BLOB"}
 
@@ -183,9 +183,76 @@ def _note_view_sql(table: str) -> str:
     )
 
 
+# Columns that stay the same for long: each of their combinations is kept once, in a table of that
+# name, and a decision or an output names its number. An older journal keeps them with each.
+ALIKE = (
+    *("reference", "spec_version", "config_hash", "entry_threshold", "exit_threshold"),
+    *("forming_layout", "peer_slots", "peers_layout", "awake", "awake_layout", "account_layout"),
+    *("own", "scale", "scale_layout"),
+)
+SHOWN = ("timeframes", "completeness", "validation")
+MADE = ("version", "hidden_layout")
+DECISION = (  # the others
+    *("event_ns", "symbol", "trace_id", "received_ns", "decided_at_ns", "window_version"),
+    *("input_hash", "action", "confidence", "utility_r", "reason"),
+    *("last_trade_id", "last_book_id", "peers", "account"),
+)
+OUTPUT = (
+    *("decision", "id", "model", "action", "p_buy", "p_sell", "p_hold"),
+    *("confidence", "utility_r", "hidden", "weights"),
+)
+# Columns kept as rows of `pieces`, and what names those, see `sharing`: an instant's decisions show
+# the same forming rows. An older journal keeps all of them with the decision.
+PIECES: Mapping[str, tuple[str, ...]] = {
+    "streams": ("streams_piece",),
+    "forming": ("own_piece", "reference_piece"),
+    "substitutions": ("substitutions_piece",),
+}
+
+
+HASHES = ("trace_id", "input_hash")  # as bytes where they are hexadecimal, half as long
+
+
+def _hex_sql(name: str) -> str:
+    return f"CASE typeof(d.{name}) WHEN 'blob' THEN lower(hex(d.{name})) ELSE d.{name} END"
+
+
+def _piece_sql(column: str) -> str:
+    return (
+        "coalesce((SELECT CAST(coalesce(leant.content, x'') || piece.content AS BLOB) FROM pieces "
+        f"piece LEFT JOIN pieces leant ON leant.number = piece.anchor WHERE piece.number = {column}"
+        "), x'')"
+    )
+
+
+def _shared_sql(row: str, shared: str, names: Sequence[str]) -> list[str]:
+    return [
+        f"CASE WHEN {row}.{shared} IS NULL THEN {row}.{n} ELSE {shared}.{n} END AS {n}"
+        for n in names
+    ]
+
+
+_DECIDED = ", ".join(
+    ["d.number", *(f"{_hex_sql(n) if n in HASHES else f'd.{n}'} AS {n}" for n in DECISION)]
+    + [
+        f"CASE WHEN d.{at[0]} IS NULL THEN d.{n} "
+        f"ELSE CAST({' || '.join(_piece_sql(f'd.{a}') for a in at)} AS BLOB) END AS {n}"
+        for n, at in PIECES.items()
+    ]
+    + _shared_sql("d", "alike", ALIKE)
+    + _shared_sql("d", "shown", SHOWN)
+)
+_SAID = ", ".join(
+    ["o.rowid AS position", *(f"o.{n} AS {n}" for n in OUTPUT), *_shared_sql("o", "made", MADE)]
+)
 # What is the same for all models of a decision is kept once; the tables are views.
 # A column without a type keeps -0.0, which REAL would turn into 0.0.
-TABLES_SQL = """
+TABLES_SQL = f"""
+CREATE TABLE IF NOT EXISTS alike (number INTEGER PRIMARY KEY, {", ".join(ALIKE)});
+CREATE TABLE IF NOT EXISTS shown (number INTEGER PRIMARY KEY, {", ".join(SHOWN)});
+CREATE TABLE IF NOT EXISTS made (number INTEGER PRIMARY KEY, {", ".join(MADE)});
+CREATE TABLE IF NOT EXISTS pieces (
+  number INTEGER PRIMARY KEY, anchor INTEGER, content BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS decisions (
   number INTEGER PRIMARY KEY, event_ns INTEGER NOT NULL, symbol TEXT NOT NULL,
@@ -200,12 +267,13 @@ CREATE TABLE IF NOT EXISTS decisions (
   awake BLOB NOT NULL, awake_layout TEXT NOT NULL,
   account BLOB NOT NULL, account_layout TEXT NOT NULL, own TEXT NOT NULL DEFAULT '[]',
   timeframes TEXT, completeness TEXT, validation TEXT, scale BLOB, scale_layout TEXT,
-  UNIQUE (event_ns, symbol));
+  alike INTEGER, shown INTEGER, streams_piece INTEGER, own_piece INTEGER, reference_piece INTEGER,
+  substitutions_piece INTEGER, UNIQUE (event_ns, symbol));
 CREATE TABLE IF NOT EXISTS outputs (
   decision INTEGER NOT NULL, id BLOB NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
   action TEXT NOT NULL, p_buy, p_sell, p_hold, confidence, utility_r,
   hidden BLOB NOT NULL, hidden_layout TEXT NOT NULL, weights TEXT NOT NULL,
-  UNIQUE (decision, model));
+  made INTEGER, UNIQUE (decision, model));
 CREATE TABLE IF NOT EXISTS forecasts (
   decision INTEGER NOT NULL, model TEXT NOT NULL, timeframe TEXT NOT NULL, level INTEGER NOT NULL,
   kind TEXT NOT NULL, p_high, p_low, pivot_ns INTEGER NOT NULL,
@@ -238,23 +306,31 @@ ADDED: Mapping[str, Mapping[str, str]] = {
         **dict.fromkeys(("timeframes", "completeness", "validation"), "TEXT"),
         "scale": "BLOB",
         "scale_layout": "TEXT",
-    }
+        **dict.fromkeys(
+            ("alike", "shown", *(name for at in PIECES.values() for name in at)), "INTEGER"
+        ),
+    },
+    "outputs": {"made": "INTEGER"},
 }
 VIEWS_SQL = (
-    "".join(f"DROP VIEW IF EXISTS {view};\n" for view in ("run", *COLUMNS))
-    + """
+    "".join(f"DROP VIEW IF EXISTS {view};\n" for view in ("run", *COLUMNS, "decided", "said"))
+    + f"""
 CREATE VIEW run AS SELECT
   (SELECT value FROM meta WHERE key = 'run') AS run,
   (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'schema_version') AS schema_version;
+CREATE VIEW decided AS
+  SELECT {_DECIDED} FROM decisions d
+  LEFT JOIN alike ON alike.number = d.alike LEFT JOIN shown ON shown.number = d.shown;
+CREATE VIEW said AS SELECT {_SAID} FROM outputs o LEFT JOIN made ON made.number = o.made;
 CREATE VIEW inferences AS SELECT
-  d.number, o.rowid AS position, lower(hex(o.id)) AS id, run.*, trace_id, symbol, reference,
+  d.number, o.position, lower(hex(o.id)) AS id, run.*, trace_id, symbol, reference,
   model, version, event_ns, received_ns, decided_at_ns, window_version, input_hash, spec_version,
   config_hash, o.action, p_buy, p_sell, p_hold, o.confidence, o.utility_r,
   hidden, hidden_layout, weights, d.action AS decision_action,
   d.confidence AS decision_confidence, d.utility_r AS decision_utility_r,
   reason AS decision_reason, entry_threshold, exit_threshold, substitutions,
   last_trade_id, last_book_id, timeframes, completeness, validation
-  FROM run, decisions d JOIN outputs o ON o.decision = d.number;
+  FROM run, decided d JOIN said o ON o.decision = d.number;
 CREATE VIEW predictions AS SELECT
   d.number, f.rowid AS position, lower(hex(o.id)) AS inference_id, run.*, symbol, f.model,
   timeframe, level, event_ns, kind, p_high, p_low, pivot_ns,
@@ -265,7 +341,7 @@ CREATE VIEW packages AS SELECT
   number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
   spec_version, own, streams, forming, forming_layout, peer_slots, peers, peers_layout,
   awake, awake_layout, account, account_layout, substitutions, scale, scale_layout
-  FROM run, decisions;
+  FROM run, decided;
 CREATE VIEW rows AS SELECT
   number, number AS position, run.*, symbol, stream, ts_ns, event_ns, flags, cells, cells_layout
   FROM run, closed_rows;
@@ -278,7 +354,6 @@ CREATE VIEW outcomes AS SELECT
     + "".join(map(_note_view_sql, NOTES))
 )
 NUM_VALUES = {
-    "decisions": 35,
     "outputs": 12,
     "forecasts": 12,
     "closed_rows": 7,

@@ -98,7 +98,8 @@ def make_old_journal(path: Path, records: Sequence[DecisionRecord], *, run: str 
         db.execute("ATTACH ? AS today", (str(today),))
         for table in TABLES:
             names = ", ".join(column[1] for column in db.execute(f"PRAGMA table_info({table})"))
-            db.execute(f"INSERT INTO {table} SELECT {names} FROM today.{table}")
+            source = {"decisions": "decided", "outputs": "said"}.get(table, table)
+            db.execute(f"INSERT INTO {table} SELECT {names} FROM today.{source}")
         db.executescript(MOVED)
     for file in path.parent.glob(f"{today.name}*"):
         file.unlink()

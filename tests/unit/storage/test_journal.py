@@ -226,7 +226,7 @@ def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
     journal.remark("schema_version", "99")
     journal.close()
 
-    with pytest.raises(StoreError, match="version 1 to 2 and layout 1 to 2, was 99"):
+    with pytest.raises(StoreError, match="version 1 to 2 and layout 1 to 3, was 99"):
         journal.append([record(0)])
 
 
