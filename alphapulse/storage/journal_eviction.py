@@ -7,7 +7,6 @@ given away again, and the lake would take the row of that number for one it has.
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Self
@@ -18,6 +17,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.storage.inventory import taken_numbers
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake
+from alphapulse.storage.sharing import joined, sweep
 from alphapulse.storage.shown_rows import Spans, is_shown, spans_of, union
 
 PIECE = 100  # decisions a transaction: an append beside it waits for some milliseconds
@@ -108,14 +108,14 @@ class JournalEviction:
         while True:
             with self._failing():
                 found = db.execute(
-                    "SELECT number, streams FROM decisions WHERE number > ? AND event_ns >= ? "
+                    "SELECT number, streams FROM decided WHERE number > ? AND event_ns >= ? "
                     "ORDER BY number LIMIT ?",
                     (after, first_ns, PACKAGES),
                 ).fetchall()
             if not found:
                 return shown
             after = found[-1][0]
-            streams = [zlib.decompress(packed).decode() for _, packed in found]
+            streams = [joined(pieces).decode() for _, pieces in found]
             shown = union(shown, spans_of(pa.table({"streams": streams}), until_ns=last_ns))
 
     def remove_rows(self, symbol: str, stream: str, times: Sequence[int]) -> None:
@@ -154,6 +154,8 @@ class JournalEviction:
 
     def _shrink(self, db: sqlite3.Connection) -> None:
         """Give free pages back, some at a time; a journal of an older layout uses them again."""
+        with self._transaction():
+            sweep(db)
         free = -1
         while (left := db.execute("PRAGMA freelist_count").fetchone()[0]) not in (0, free):
             free = left
