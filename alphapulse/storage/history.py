@@ -86,9 +86,13 @@ class InferenceHistory(InferenceStore):
         self._home = home
         self._settings = settings
         self._lake = Lake(lake_uri)
-        self._reader = HistoryReader(runs=home.path / "runs", lake_uri=lake_uri)
+        self._pruning = Pruning(home, lake=self._lake, settings=settings)
+        self._reader = HistoryReader(
+            runs=home.path / "runs", lake_uri=lake_uri, archive_uri=self._pruning.archive_uri
+        )
         self._journal = Journal(run.journal_path, run=run.id) if run else None
-        self._newest = Newest(self._journal.last_predictions() if self._journal else ())
+        self._newest = Newest()
+        self._knows_newest = False  # also what was said before this process
         # Counts are read beside the writer, so that asking for them never waits for an append.
         self._gauge = JournalReader(run.journal_path) if run else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -101,7 +105,6 @@ class InferenceHistory(InferenceStore):
         self._counters = dict.fromkeys(COUNTED, 0)
         is_waiting, self._reported = self._found()
         self._waiting_since = time.monotonic() if is_waiting else None
-        self._pruning = Pruning(home, lake=self._lake, settings=settings)
         self._pruned_at: float | None = None
 
     async def append(self, records: Sequence[DecisionRecord]) -> int:
@@ -156,7 +159,8 @@ class InferenceHistory(InferenceStore):
         Those of a symbol come in the order its models answered. None is every symbol, every model;
         nothing that was said is left out, nothing that is not durable is in it.
         """
-        self._own()
+        if not self._knows_newest:  # the journal could not be read at the start
+            await self._on(self._writer, partial(self._read_newest, self._own()))
         return self._newest.find(symbol, model)
 
     async def at(self, symbol: str, event_ns: int) -> tuple[Prediction, ...]:
@@ -302,10 +306,15 @@ class InferenceHistory(InferenceStore):
             return False, 0
         try:
             counts, named = self._journal.counts(), self._journal.batches()
+            self._read_newest(self._journal)
         except StoreError:
             return True, 0
         is_waiting = bool(counts["unbatched"] or counts["unbatched_rest"])
         return is_waiting, max((batch.number for batch in named), default=0)
+
+    def _read_newest(self, journal: Journal) -> None:
+        self._newest.take(journal.last_predictions())
+        self._knows_newest = True
 
     def _own(self) -> Journal:
         if self._journal is None:

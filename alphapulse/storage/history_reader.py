@@ -48,9 +48,14 @@ class HistoryReader:
     Attributes:
         runs: folder of the runs, each with a `journal.sqlite`.
         lake_uri: address of the Delta tables.
+        archive: reads what retention moved out; None without an archive.
     """
 
-    def __init__(self, *, runs: Path, lake_uri: str) -> None:
+    def __init__(self, *, runs: Path, lake_uri: str, archive_uri: str = "") -> None:
+        """Read the journals below `runs`, the lake, and for single inferences the archive too."""
+        self.archive = (
+            HistoryReader(runs=runs / "none", lake_uri=archive_uri) if archive_uri else None
+        )
         self.runs = runs
         self.lake_uri = lake_uri
         self.journals = OpenJournals(runs)
@@ -107,12 +112,17 @@ class HistoryReader:
         # A journal that holds the whole of its run answers sooner than the lake.
         whole = [journal for journal in self.journals.of(None) if journal.lake_only_ns < 0]
         sources: list[Fetch] = [partial(_from_journal, journal.reader) for journal in whole]
-        for fetch in (*sources, self.fetch):
+        sources += [self.fetch, *([self.archive.fetch] if self.archive else [])]
+        failure: StoreError | None = None
+        for fetch in sources:
             if asked := [id_ for id_ in ids if id_ not in found]:
-                found |= rebuilt(asked, fetch)
+                try:
+                    found |= rebuilt(asked, fetch)
+                except StoreError as error:  # what retention moves meanwhile is in the next one
+                    failure = error
         for id_ in ids:
             if id_ not in found:
-                raise StoreError(
+                raise failure or StoreError(
                     f"inference {id_}: not in {self.runs} and not in {self.lake_uri}; "
                     "list ids with `history query`"
                 )
@@ -120,6 +130,8 @@ class HistoryReader:
 
     def close(self) -> None:
         """Let go of every file; the next call opens them again."""
+        if self.archive:
+            self.archive.close()
         self.journals.close()
         with self._lock:
             if self._database is not None:

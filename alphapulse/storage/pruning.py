@@ -74,6 +74,12 @@ class Pruning:
         self._rounds = Rounds(home.path / "retention")
 
     @property
+    def archive_uri(self) -> str:
+        """Return where what leaves is kept, empty for nowhere."""
+        uri = self._settings.archive_uri or str(self._home.path / "archive")
+        return "" if uri == NO_ARCHIVE else uri
+
+    @property
     def is_wanted(self) -> bool:
         """Return whether there is a limit, a disk below its watermark, or a round to finish."""
         limits = (self._policy.max_age_days, self._policy.max_decisions, self._policy.max_bytes)
@@ -214,9 +220,9 @@ class Pruning:
 
     def _archive_uri(self, usage: Usage) -> str:
         """Return where what leaves goes first; empty for nowhere, as on a full disk."""
-        uri = self._settings.archive_uri or str(self._home.path / "archive")
-        is_in_the_way = usage.is_critical and self._is_here(uri)
-        return "" if uri == NO_ARCHIVE or is_in_the_way else uri
+        uri = self.archive_uri
+        is_in_the_way = usage.is_critical and uri and self._is_here(uri)
+        return "" if is_in_the_way else uri
 
     def _going_on(self) -> frozenset[str]:
         """Return the id of the run that may be written on: the newest, until its source ended."""

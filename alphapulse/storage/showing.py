@@ -60,13 +60,13 @@ class Shown:
 
 
 def show(reader: HistoryReader, id: str) -> Shown | None:
-    """Return everything about an inference, None if there is none of that id.
+    """Return everything about an inference, archived or not, None if there is none of that id.
 
     Raises StoreError if journal or lake cannot be read; an input that cannot be rebuilt is told.
     """
     found = reader.fetch("inferences", {"id": id})
     if not found:
-        return None
+        return show(reader.archive, id) if reader.archive else None
     row = _plain(found[0])
     about = {name: row[name] for name in ("run", "symbol", "model", "event_ns")}
     examples = reader.fetch("examples", {**about, "inference_id": id})

@@ -468,7 +468,10 @@ def test_recorded_inputs_are_rebuilt_from_what_is_kept_and_from_the_archive(
 
     kept, gone = list(inputs)[-4:], list(inputs)[:-4]
     assert pruned.decisions == len(gone) == 8
-    assert_rebuilt(history, {id_: inputs[id_] for id_ in kept})
+    assert_rebuilt(history, {id_: inputs[id_] for id_ in (*kept, *gone)})
+    shown = asyncio.run(history.show(gone[0]))
+    assert shown is not None
+    assert (shown.inference["id"], shown.problem) == (gone[0], "")
     history.close()
     archive = HistoryReader(runs=tmp_path / "nowhere", lake_uri=str(tmp_path / "archive"))
     for id_, rebuilt in archive.inputs(gone).items():
