@@ -61,12 +61,12 @@ class Lake:
         self, table: str, *, writers: Sequence[str]
     ) -> tuple[pyarrow.dataset.Dataset | None, list[int]]:
         """Return a table as it is, None without a batch, and the newest batch inside by writer."""
-        delta = self.newest(table)
+        delta = self._newest(table)
         if delta is None:
             return None, [0] * len(writers)
-        with self.failing(table):
+        with self._failing(table):
             # an older lake lacks the newer columns: they are null
-            return delta.to_pyarrow_dataset(schema=lake_schema(table)), [
+            return delta.to_pyarrow_dataset(schema=_with_day(table)), [
                 delta.transaction_version(writer) or 0 for writer in writers
             ]
 
@@ -90,9 +90,9 @@ class Lake:
 
     def compact(self, table: str) -> None:
         """Join the small files of a table and remove those replaced long ago; no row changes."""
-        delta = self.newest(table)
+        delta = self._newest(table)
         if delta:
-            with self.failing(table):
+            with self._failing(table):
                 delta.optimize.compact(writer_properties=_WRITER)
                 delta.vacuum(
                     retention_hours=KEEP_REPLACED_H, dry_run=False, enforce_retention_duration=False
@@ -102,7 +102,7 @@ class Lake:
         with_day = content.append_column(
             "day", pa.array(_days(content["event_ns"].to_pylist()), pa.string())
         )
-        with self.failing(table):
+        with self._failing(table):
             write_deltalake(
                 self._created(table),
                 with_day,
@@ -116,13 +116,18 @@ class Lake:
         if table not in self._tables:
             address = f"{self.uri}/{table}"
             self._tables[table] = DeltaTable.create(
-                address, lake_schema(table), mode="ignore", partition_by=PARTITIONS
+                address, _with_day(table), mode="ignore", partition_by=PARTITIONS
             )
         return self._tables[table]
 
-    def newest(self, table: str) -> DeltaTable | None:
-        """Return a table as it is now, None before its first batch; raises StoreError."""
-        with self.failing(table):
+    @contextmanager
+    def opened(self, table: str) -> Iterator[DeltaTable | None]:
+        """Lend a table at its newest version, None without a batch; what fails is a StoreError."""
+        with self._failing(table):
+            yield self._newest(table)
+
+    def _newest(self, table: str) -> DeltaTable | None:
+        with self._failing(table):
             try:
                 if table in self._tables:
                     self._tables[table].update_incremental()
@@ -133,10 +138,11 @@ class Lake:
         return self._tables.get(table)
 
     @contextmanager
-    def failing(self, table: str) -> Iterator[None]:
-        """Raise StoreError where what is done with a table fails, and open the tables anew."""
+    def _failing(self, table: str) -> Iterator[None]:
         try:
             yield
+        except StoreError:
+            raise
         except (DeltaError, pa.ArrowException, OSError) as error:
             self._tables.clear()  # the next call opens them anew, whatever became of them
             raise StoreError(
@@ -145,8 +151,7 @@ class Lake:
             ) from error
 
 
-def lake_schema(table: str) -> pa.Schema:
-    """Return the columns of one of the tables in the lake: those of the journal and `day`."""
+def _with_day(table: str) -> pa.Schema:
     return arrow_schema(table).append(pa.field("day", pa.string()))
 
 
