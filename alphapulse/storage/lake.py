@@ -91,7 +91,7 @@ class Lake:
             if delta is None:
                 return None, [0] * len(writers)
             # an older lake lacks the newer columns: they are null
-            dataset = delta.to_pyarrow_dataset(schema=lake_schema(table))
+            dataset = delta.to_pyarrow_dataset(schema=_with_day(table))
             return dataset, [delta.transaction_version(writer) or 0 for writer in writers]
 
     def take(self, journal: JournalReader, *, writer: str) -> int:
@@ -114,7 +114,7 @@ class Lake:
 
     def add(self, table: str, content: pa.Table, *, name: str) -> None:
         """Append rows in one commit, which carries the next number of the transaction `name`."""
-        delta = self.newest(table)
+        delta = self._newest(table)
         number = (delta.transaction_version(name) or 0) + 1 if delta else 1
         self._write(table, _with_days(content).to_reader(), Transaction(name, number))
 
@@ -128,19 +128,19 @@ class Lake:
         """
         # Delta's own DELETE would leave columns of a type, string view, which a query with a
         # condition on them cannot read (deltalake 1.6, pyarrow 25).
-        delta = self.newest(table)
+        delta = self._newest(table)
         if delta is None:
             return 0
-        with self.failing(table):
+        with self._failing(table):
             field = pyarrow.dataset.field
             at = (field("symbol") == symbol) & (field("day") == day)
-            stored = delta.to_pyarrow_dataset(schema=lake_schema(table))
+            stored = delta.to_pyarrow_dataset(schema=_with_day(table))
             num = sum(int(leaves(batch).sum()) for batch in stored.to_batches(filter=at))
             if num:
                 kept = (b.filter(pa.array(~leaves(b))) for b in stored.to_batches(filter=at))
                 write_deltalake(
                     delta,
-                    pa.RecordBatchReader.from_batches(lake_schema(table), kept),
+                    pa.RecordBatchReader.from_batches(_with_day(table), kept),
                     mode="overwrite",
                     schema_mode="merge",
                     predicate=f"symbol = {sql_text(symbol)} AND day = {sql_text(day)}",
@@ -151,27 +151,27 @@ class Lake:
 
     def live_bytes(self, table: str) -> int:
         """Return the size of the files a table consists of now, without those it has replaced."""
-        delta = self.newest(table)
+        delta = self._newest(table)
         if delta is None:
             return 0
-        with self.failing(table):
+        with self._failing(table):
             return sum(delta.get_add_actions(flatten=True)["size_bytes"].to_pylist())
 
     def drop_replaced(self, table: str) -> None:
         """Remove the files a table has replaced at once: a query that reads them fails once."""
-        delta = self.newest(table)
+        delta = self._newest(table)
         if delta:
-            with self.failing(table):
+            with self._failing(table):
                 delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
 
     @contextmanager
     def opened(self, table: str) -> Iterator[DeltaTable | None]:
         """Lend a table at its newest version, None without a batch; what fails is a StoreError."""
-        with self.failing(table):
-            yield self.newest(table)
+        with self._failing(table):
+            yield self._newest(table)
 
     def _write(self, table: str, content: pa.RecordBatchReader, transaction: Transaction) -> None:
-        with self.failing(table):
+        with self._failing(table):
             write_deltalake(
                 self._created(table),
                 content,
@@ -186,7 +186,7 @@ class Lake:
         if table not in self._tables:
             self._tables[table] = DeltaTable.create(
                 f"{self.uri}/{table}",
-                lake_schema(table),
+                _with_day(table),
                 mode="ignore",
                 partition_by=PARTITIONS,
                 configuration={"delta.logRetentionDuration": KEEP_LOG},
@@ -194,9 +194,9 @@ class Lake:
             )
         return self._tables[table]
 
-    def newest(self, table: str) -> DeltaTable | None:
+    def _newest(self, table: str) -> DeltaTable | None:
         """Return a table as it is now, None before its first batch; raises StoreError."""
-        with self.failing(table):
+        with self._failing(table):
             try:
                 if table in self._tables:
                     self._tables[table].update_incremental()
@@ -208,7 +208,7 @@ class Lake:
         return self._tables.get(table)
 
     @contextmanager
-    def failing(self, table: str) -> Iterator[None]:
+    def _failing(self, table: str) -> Iterator[None]:
         """Raise StoreError where what is done with a table fails, and open the tables anew."""
         try:
             yield
@@ -232,7 +232,7 @@ def _in_chunks(journal: JournalReader, table: str, *, after: int, to: int) -> pa
             rows = journal.select(table, after=first, to=min(first + CHUNK, to))
             yield from _with_days(arrow_table(table, rows)).to_batches()
 
-    return pa.RecordBatchReader.from_batches(lake_schema(table), chunks())
+    return pa.RecordBatchReader.from_batches(_with_day(table), chunks())
 
 
 def _with_days(content: pa.Table) -> pa.Table:
@@ -240,7 +240,7 @@ def _with_days(content: pa.Table) -> pa.Table:
     return content.append_column("day", pa.array(days, pa.string()))
 
 
-def lake_schema(table: str) -> pa.Schema:
+def _with_day(table: str) -> pa.Schema:
     """Return the columns of one of the tables in the lake: those of the journal and `day`."""
     return arrow_schema(table).append(pa.field("day", pa.string()))
 

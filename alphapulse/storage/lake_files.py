@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 
 from alphapulse.domain.market import SECOND_NS
 from alphapulse.storage.conditions import Asked
-from alphapulse.storage.lake import PARTITIONS, Lake, lake_schema
+from alphapulse.storage.lake import PARTITIONS, Lake, arrow_schema
 from alphapulse.storage.tables import COLUMNS
 
 _SQL = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bytes: "BLOB"}
@@ -85,10 +85,9 @@ class LakeFiles:
             known = self._known.pop(table, None)  # forgotten where the table cannot be read
             if known is None and self._is_folder and not Path(self._lake.uri, table).exists():
                 return None  # the lake would take its time to find that out
-            delta = self._lake.newest(table)
-            if delta is None:
-                return None
-            with self._lake.failing(table):
+            with self._lake.opened(table) as delta:
+                if delta is None:
+                    return None
                 state = _state(delta)
                 if known is None or known[0] != state:
                     known = state, _files_of(delta)
@@ -131,13 +130,12 @@ class LakeFiles:
         return self._columns[path]
 
     def _dataset(self, snapshot: Snapshot) -> Any:
-        with self._lock:
-            delta = self._lake.newest(snapshot.table)
+        with self._lock, self._lake.opened(snapshot.table) as delta:
             assert delta is not None
             state = _state(delta)
             if self._datasets.get(snapshot.table, ("",))[0] != state:
-                dataset = delta.to_pyarrow_dataset(schema=lake_schema(snapshot.table))
-                self._datasets[snapshot.table] = state, dataset
+                schema = arrow_schema(snapshot.table).append(pa.field("day", pa.string()))
+                self._datasets[snapshot.table] = state, delta.to_pyarrow_dataset(schema=schema)
             return self._datasets[snapshot.table][1]
 
 

@@ -107,10 +107,9 @@ def recent(asked: Asked, journals: Sequence[OpenJournal], after: Sequence[int]) 
     rows: list[tuple[Any, ...]] = []
     for journal, number in zip(journals, after, strict=True):
         rows += _selected(asked, journal, number)
-    if len(journals) > 1:
-        rows.sort(key=itemgetter(*map(names.index, asked.key)), reverse=asked.limit is not None)
-    if asked.limit is not None:
-        rows = rows[: asked.limit][::-1]
+    # SQLite would read everything for an order of columns from several of its tables
+    rows.sort(key=itemgetter(*map(names.index, asked.key)))
+    rows = rows[-asked.limit :] if asked.limit is not None else rows
     schema = arrow_schema(asked.table)
     columns = zip(*rows, strict=True) if rows else [()] * len(names)
     arrays = [
@@ -121,21 +120,22 @@ def recent(asked: Asked, journals: Sequence[OpenJournal], after: Sequence[int]) 
 
 
 def _selected(asked: Asked, journal: OpenJournal, number: int) -> list[tuple[Any, ...]]:
-    """Return the rows above a number; of a limit, the newest are looked for by decisions."""
+    """Return the rows above a number, in any order; of a limit at least the newest."""
     what, where, values = f"SELECT {', '.join(asked.stored)} FROM {asked.table}", *asked.sql()
     if number:
         where, values = f"number > ? AND ({where})", [number, *values]
     if asked.limit is None and number:
-        return journal.reader.fetch(f"{what} WHERE {where} ORDER BY {asked.order}", values)
+        return journal.reader.fetch(f"{what} WHERE {where}", values)
     # SQLite takes the index of the times where both ends are given, else it reads everything.
-    sql = f"{what} WHERE event_ns BETWEEN ? AND ? AND ({where}) ORDER BY {asked.order} LIMIT ?"
+    sql = f"{what} WHERE event_ns BETWEEN ? AND ? AND ({where})"
     oldest_ns, newest_ns = _bounds(asked)
-    most = -1 if asked.limit is None else asked.limit
-    num = most if SERIES[asked.table] == "decision" else -1
+    if asked.limit is None or SERIES[asked.table] != "decision":
+        return journal.reader.fetch(sql, (oldest_ns, newest_ns, *values))
+    num = asked.limit
     while True:
-        since_ns = _since(asked, journal, num) if num > 0 else -1
-        rows = journal.reader.fetch(sql, (max(since_ns, oldest_ns), newest_ns, *values, most))
-        if since_ns < 0 or len(rows) == most:
+        since_ns = _since(asked, journal, num)
+        rows = journal.reader.fetch(sql, (max(since_ns, oldest_ns), newest_ns, *values))
+        if since_ns < 0 or len(rows) >= asked.limit:
             return rows
         num *= _WIDER
 

@@ -14,7 +14,6 @@ from alphapulse.storage.tables import COLUMNS
 
 # Once the tables are there, a statement reaches no other file, and cannot allow itself to.
 _LOCK = (
-    "SET python_enable_replacements = false",
     "SET enable_external_access = false",
     "SET lock_configuration = true",
 )

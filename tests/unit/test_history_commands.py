@@ -75,7 +75,7 @@ def answered(ask: Ask, home: Path) -> str:
 def test_pages_follow_each_other_to_the_end(ask: Ask, home: Path) -> None:
     ids: list[str] = []
     page: dict[str, Any] = told(ask, home, "query", "--limit", 10)
-    while page["next"]:
+    while page["next"] and len(ids) <= 3 * NUM_INPUTS:
         ids = [row["id"] for row in page["rows"]] + ids
         page = told(ask, home, "query", "--limit", 10, "--after", page["next"])
     ids = [row["id"] for row in page["rows"]] + ids

@@ -20,6 +20,8 @@ from alphapulse.domain.inference import Action, DecisionRecord, inference_id
 from alphapulse.interfaces import Query
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
+from alphapulse.storage.journal import Journal
+from alphapulse.storage.open_journals import LAKE_ONLY
 from alphapulse.storage.pages import after_of, cursor_of, next_page
 from tests.unit.storage.records import RUN, SYMBOLS, instant, outcome, record
 from tests.unit.storage.test_history import ask, start
@@ -29,7 +31,8 @@ SAID = (Action.BUY, Action.SELL, Action.HOLD)
 # State and share of hits of the example of each second; without one it is pending.
 EXAMPLES = {0: ("resolved", 1.0), 1: ("resolved", 0.5), 2: ("resolved", 0.25), 3: ("void", None),
             4: ("resolved", None)}  # fmt: skip
-FLUSHED = [0, 5, NUM]  # seconds in the lake: none, some, all
+# Seconds in the lake, and whether the journal may lack some of them: then it is not asked alone.
+STORED = [(0, False), (5, False), (5, True), (NUM, True)]
 
 
 def varied(second: int, symbol: str, run: str) -> DecisionRecord:
@@ -71,10 +74,11 @@ def run(home: Home) -> Run:
     return start(home)
 
 
-@pytest.fixture(params=FLUSHED, ids=lambda n: f"{n}-in-lake")
+@pytest.fixture(params=STORED, ids=lambda p: f"{p[0]}-in-lake{'-alone' if p[1] else ''}")
 def history(request: pytest.FixtureRequest, home: Home, run: Run) -> Iterator[InferenceHistory]:
     """Return a history of 8 seconds of both symbols; the first ones are in the lake."""
     history = InferenceHistory(home, run=run, settings=Storage())
+    num_flushed, is_lake_only = request.param
     for second in range(NUM):
         made = [varied(second, symbol, run.id) for symbol in SYMBOLS]
         asyncio.run(history.append(made))
@@ -82,8 +86,12 @@ def history(request: pytest.FixtureRequest, home: Home, run: Run) -> Iterator[In
             answered = dataclasses.replace(outcome(second, "1m", run=run.id), hit=second % 2)
             asyncio.run(history.settle([answered]))
             asyncio.run(history.note("examples", [example(second, run.id)]))
-        if second == request.param - 1:
+        if second == num_flushed - 1:
             asyncio.run(history.flush())
+    if is_lake_only:
+        journal = Journal(run.journal_path, run=run.id)
+        journal.remark(LAKE_ONLY, str(instant(NUM)))
+        journal.close()
     yield history
     history.close()
 
@@ -107,6 +115,9 @@ def seconds(frame: pd.DataFrame) -> list[int]:
         ({"outcome": "pending"}, [5, 6, 7]),
         ({"outcome": "pending", "max_confidence": 0.6}, [5, 6]),
         ({"outcome": "hit", "from_ns": instant(1)}, [1]),
+        ({"from_ns": instant(2), "to_ns": instant(4)}, [2, 3]),
+        ({"from_ns": instant(4), "to_ns": instant(7)}, [4, 5, 6]),
+        ({"to_ns": instant(1), "action": "buy"}, [0]),
     ],
 )
 def test_inferences_are_found_by_what_they_are_and_became(
@@ -134,17 +145,21 @@ def test_prediction_without_an_answer_of_a_concluded_inference_is_void(
     history: InferenceHistory,
 ) -> None:
     asked = Query(table="predictions", symbol=SYMBOLS[0], timeframe="1h", outcome="void")
+    pending = dataclasses.replace(asked, outcome="pending")
 
     assert seconds(ask(history, asked)) == sorted(EXAMPLES)
+    assert seconds(ask(history, pending)) == [5, 6, 7]
 
 
 def test_newest_definitions_say_which_outcome_it_was(history: InferenceHistory, run: Run) -> None:
-    again = example(2, run.id, version=2) | {"hit": 1.0}
-    asyncio.run(history.note("examples", [again]))
+    again = {"state": "resolved", "hit": 1.0}
+    rows = [example(second, run.id, version=2) | again for second in (2, 3)]
+    asyncio.run(history.note("examples", rows))
 
     hit = ask(history, Query(model="cnn", outcome="hit"))
 
-    assert seconds(hit) == [0, 1, 2]
+    assert seconds(hit) == [0, 1, 2, 3]
+    assert ask(history, Query(outcome="void")).empty
 
 
 @pytest.mark.parametrize("limit", [1, 3, 5, 48, 1000])
@@ -152,11 +167,12 @@ def test_newest_definitions_say_which_outcome_it_was(history: InferenceHistory, 
 def test_pages_make_the_whole_answer(history: InferenceHistory, table: str, limit: int) -> None:
     whole = ask(history, Query(table=table))
     query: Query | None = Query(table=table, limit=limit)
-    pages = []
-    while query:
+    pages: list[pd.DataFrame] = []
+    while query and len(pages) <= len(whole):
         pages.insert(0, ask(history, query))
         query = next_page(query, pages[0])
 
+    assert query is None
     joined = pd.concat([page for page in pages if len(page)], ignore_index=True)
     pd.testing.assert_frame_equal(joined, whole, check_dtype=False)
     assert all(len(page) == limit for page in pages[1:])
@@ -271,6 +287,8 @@ def test_home_under_a_name_that_is_a_pattern_is_read(home: Home, run: Run) -> No
     asyncio.run(history.append([record(0, run=run.id)]))
     asyncio.run(history.flush())
     history.close()
+    for file in run.path.glob("journal.sqlite*"):
+        file.unlink()
     odd = home.path.parent / "it's [1] home?"
     shutil.copytree(home.path, odd)
 
