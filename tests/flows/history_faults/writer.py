@@ -13,11 +13,10 @@ import numpy as np
 
 from alphapulse.config import Storage
 from alphapulse.domain.errors import StoreError
-from alphapulse.storage import lake
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
 from alphapulse.storage.lake import Lake
-from alphapulse.storage.tables import COLUMNS
+from alphapulse.storage.upkeep import Upkeep
 from tests.flows.history_faults.board import Board, Count, Kind, Mark, Phase
 from tests.flows.history_faults.content import TABLES, answer, changed, decision
 from tests.unit.storage.records import note
@@ -53,10 +52,9 @@ def lead(run: Run, *, life: Life, board: Board) -> None:
     asyncio.run(_Writer(run, life, board).write())
 
 
-def keep_up(lake_uri: str, table: str, *, keep_replaced_h: int) -> None:
-    """Join the files of a table and remove those nobody reads: the one call of the upkeep."""
-    lake.KEEP_REPLACED_H = keep_replaced_h
-    Lake(lake_uri).compact(table)
+def keep_up(lake_uri: str, *, keep_replaced_h: int, everything: bool) -> None:
+    """Join files of a table, or remove those nobody reads: the one call of the upkeep."""
+    Upkeep(Lake(lake_uri), keep_replaced_h=keep_replaced_h).step(everything=everything)
 
 
 class _Writer:
@@ -162,8 +160,8 @@ class _Writer:
         at_once = self._life.removes_at_once
         uri, hours = str(self._home.path / "lake"), 0 if at_once else 1
         while True:
-            table = self._random.choice(list(COLUMNS))
-            work = partial(keep_up, uri, table, keep_replaced_h=hours)
+            everything = self._random.random() < 0.5
+            work = partial(keep_up, uri, keep_replaced_h=hours, everything=everything)
             async with self._turn if at_once else contextlib.nullcontext():
                 await self._tried(partial(asyncio.to_thread, work))
             await asyncio.sleep(self._random.uniform(0, UPKEEP_PAUSE_S))
