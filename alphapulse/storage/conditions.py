@@ -145,7 +145,7 @@ def _term(column: str, wanted: Any) -> tuple[str, list[Any]]:
     if isinstance(wanted, Span):
         bounds = {">=": wanted.first, "<": wanted.end, "<=": wanted.last}
         given = {sign: bound for sign, bound in bounds.items() if bound is not None}
-        return " AND ".join(f"{column} {sign} ?" for sign in given), list(given.values())
+        return " AND ".join(f"{column} {sign} ?" for sign in given) or "TRUE", list(given.values())
     if isinstance(wanted, Sequence) and not isinstance(wanted, str):
         return f"{column} IN ({_marks(wanted)})", list(wanted)
     return f"{column} = ?", [wanted]

@@ -146,13 +146,16 @@ class HistoryReader:
         soon = bool(journals) and not asked.lake_first and is_few(asked, journals)
         if run is not None and soon:
             return Gathered(asked, None, (), recent(asked, journals, everything))
+        lacking = [journal.lake_only_ns for journal in journals]
         snapshot = self._lake.at(asked.table, writers=[journal.name for journal in journals])
         files = [file for file in snapshot.files if file.may_hold(asked)] if snapshot else []
         here = {(journal.run, journal.run) for journal in journals}
         if soon and all(file.runs in here for file in files):
             return Gathered(asked, snapshot, (), recent(asked, journals, everything))
-        after = reached(journals, snapshot, asked.table)
-        return Gathered(asked, snapshot, files, recent(asked, journals, after))
+        rows = recent(asked, journals, reached(journals, snapshot, asked.table))
+        if lacking != [journal.lake_only_ns for journal in journals]:
+            return self.gathered(asked)  # what the lake took meanwhile has left a journal
+        return Gathered(asked, snapshot, files, rows)
 
     def relation(
         self, part: Gathered, database: duckdb.DuckDBPyConnection, *, cut: bool

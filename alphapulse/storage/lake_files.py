@@ -21,7 +21,6 @@ from alphapulse.storage.lake import PARTITIONS, Lake, arrow_schema
 from alphapulse.storage.tables import COLUMNS
 
 _SQL = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bytes: "BLOB"}
-_GLOB = frozenset("*?[")  # DuckDB takes a path with one of these for a pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,6 @@ class LakeFiles:
         self._columns: dict[str, frozenset[str]] = {}
         self._lock = threading.Lock()
         self._is_folder = "://" not in lake.uri
-        self._is_local = self._is_folder and not _GLOB & set(lake.uri)
 
     def at(self, table: str, *, writers: Sequence[str]) -> Snapshot | None:
         """Return a table as it is now, None before its first batch; raises StoreError."""
@@ -102,7 +100,7 @@ class LakeFiles:
 
         Files of a local lake are read by DuckDB itself, others by way of the lake.
         """
-        if not self._is_local:
+        if not self._is_folder:
             name = f"lake_{snapshot.table}"
             database.register(name, self._dataset(snapshot))
             return name
@@ -122,7 +120,7 @@ class LakeFiles:
 
     def paths(self, snapshot: Snapshot, files: Sequence[LakeFile]) -> list[str]:
         """Return where the files are that DuckDB reads itself."""
-        return [f"{snapshot.address}/{file.path}" for file in files] if self._is_local else []
+        return [f"{snapshot.address}/{file.path}" for file in files] if self._is_folder else []
 
     def _columns_of(self, path: str) -> frozenset[str]:
         if path not in self._columns:  # a file never changes

@@ -7,7 +7,9 @@ import base64
 import dataclasses
 import json
 import shutil
+import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,9 @@ from alphapulse.config import Storage
 from alphapulse.domain.errors import ConfigError, InvalidRequest
 from alphapulse.domain.inference import Action, DecisionRecord, inference_id
 from alphapulse.interfaces import Query
+from alphapulse.storage.conditions import Asked, Span
 from alphapulse.storage.history import InferenceHistory
+from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal import Journal
 from alphapulse.storage.open_journals import LAKE_ONLY
@@ -280,6 +284,40 @@ def test_rows_written_twice_by_two_journals_of_a_run_fill_a_page_once(
 
     assert len(set(newest["id"])) == 5
     assert seconds(newest) == [4, 5]
+
+
+def forget(run: Run, *, until: int) -> None:
+    """Remove the decisions of the first seconds from the journal, as retention does: lake alone."""
+    which = f"(SELECT number FROM decisions WHERE event_ns <= {instant(until)})"
+    with closing(sqlite3.connect(run.journal_path, isolation_level=None)) as db:
+        for table, number in (("forecasts", "decision"), ("outputs", "decision")):
+            db.execute(f"DELETE FROM {table} WHERE {number} IN {which}")
+        db.execute(f"DELETE FROM decisions WHERE number IN {which}")
+    journal = Journal(run.journal_path, run=run.id)
+    journal.remark(LAKE_ONLY, str(instant(until)))
+    journal.close()
+
+
+@pytest.mark.parametrize("table", ["inferences", "predictions", "packages"])
+def test_what_only_the_lake_still_has_is_found(home: Home, run: Run, table: str) -> None:
+    history = InferenceHistory(home, run=run, settings=Storage())
+    for second in range(NUM):
+        asyncio.run(history.append([record(second, run=run.id)]))
+    asyncio.run(history.flush())
+    history.close()
+    reader = HistoryReader(runs=home.runs_path, lake_uri=str(home.path / "lake"))
+    spans = [Span(), Span(instant(2), instant(5)), Span(instant(3)), Span(instant(5))]
+    asked = [
+        Asked(table, {"run": run.id, "event_ns": span}, limit=limit)
+        for span in spans
+        for limit in (None, 5, 500)
+    ]
+    before = [reader.find(one) for one in asked]
+
+    forget(run, until=3)
+
+    for one, expected in zip(asked, before, strict=True):
+        assert reader.find(one).equals(expected), one
 
 
 def test_home_under_a_name_that_is_a_pattern_is_read(home: Home, run: Run) -> None:
