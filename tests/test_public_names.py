@@ -48,7 +48,7 @@ NAMES = {
         BookSnapshot BookWindow BucketWindow Buckets CacheView MarketWindow Shown StreamWindow
     """,
     "alphapulse.config": """
-        Cluster DECISIVE DecisionRules Feed LAKE_SCHEMES Learning Market PREFIX Risk Server Settings
+        Cluster DECISIVE DecisionRules Feed Learning Market PREFIX Risk Server Settings
         Storage TAUGHT Trading Training load_settings
     """,
 }

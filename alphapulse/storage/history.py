@@ -90,7 +90,7 @@ class InferenceHistory(InferenceStore):
         self._reader = HistoryReader(
             runs=home.path / "runs", lake_uri=lake_uri, archive_uri=self._pruning.archive_uri
         )
-        self._journal = Journal(run.journal_path, run=run.id) if run else None
+        self._journal = self._journal_of(run) if run else None
         self._newest = Newest()
         self._knows_newest = False  # also what was said before this process
         # Counts are read beside the writer, so that asking for them never waits for an append.
@@ -311,6 +311,10 @@ class InferenceHistory(InferenceStore):
             return True, 0
         is_waiting = bool(counts["unbatched"] or counts["unbatched_rest"])
         return is_waiting, max((batch.number for batch in named), default=0)
+
+    def _journal_of(self, run: Run) -> Journal:
+        lake_only = partial(self._reader.newest_in_lake, run.id)
+        return Journal(run.journal_path, run=run.id, lake_only=lake_only)
 
     def _read_newest(self, journal: Journal) -> None:
         self._newest.take(journal.last_predictions())

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+ANY_TIME = 2**62  # no event is later [ns UTC]
+
+
 @dataclass(frozen=True, slots=True)
 class Gathered:
     """Where the rows of a table that are asked for are: files of the lake, and the rest in full."""
@@ -95,6 +98,19 @@ class HistoryReader:
         snapshot = self._lake.at(table, writers=())
         asked = Asked(table, where)
         return snapshot is not None and any(file.may_hold(asked) for file in snapshot.files)
+
+    def newest_in_lake(self, run: str) -> int:
+        """Return the newest event time of a run in the lake [ns UTC], -1 if it has none.
+
+        Where the lake cannot be read, that is any time.
+        """
+        try:
+            snapshot = self._lake.at("inferences", writers=())
+        except StoreError:
+            return ANY_TIME
+        asked = Asked("inferences", {"run": run})
+        files = [file for file in snapshot.files if file.may_hold(asked)] if snapshot else []
+        return max((file.last_ns for file in files), default=-1)
 
     def rebuild(self, inference_id: str) -> ModelInput:
         """Return the input of a stored inference, bit for bit what the model was fed.

@@ -64,9 +64,22 @@ class Journal(JournalReader):
         run: id of the run every record must carry.
     """
 
-    def __init__(self, path: Path, *, run: str, busy_timeout_s: float = 5.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        run: str,
+        busy_timeout_s: float = 5.0,
+        lake_only: Callable[[], int] = lambda: -1,
+    ) -> None:
+        """Write the file at `path`, opened by the first call.
+
+        Where a new one is made, `lake_only` says up to when the lake holds the run already, from a
+        journal that was lost [ns UTC]; -1 for nothing.
+        """
         super().__init__(path)
         self.run = run
+        self._lake_only = lake_only
         self._busy_timeout_s = busy_timeout_s
         self._sharing = Sharing()
 
@@ -155,7 +168,8 @@ class Journal(JournalReader):
             db.execute("PRAGMA journal_mode = WAL")
             db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
             if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                create(db, run=self.run, name=secrets.token_hex(4))
+                mark, known_ns = secrets.token_hex(4), self._lake_only()
+                create(db, run=self.run, name=mark, lake_only_ns=known_ns)
             if not require_layout(db, self.path):
                 upgrade(self.path, timeout_s=UPGRADE_S)
         return db

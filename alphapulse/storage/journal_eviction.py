@@ -19,13 +19,12 @@ from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import Lake
 from alphapulse.storage.sharing import joined, sweep
 from alphapulse.storage.shown_rows import Spans, is_shown, spans_of, union
+from alphapulse.storage.tables import LAKE_ONLY
 
 PIECE = 100  # decisions a transaction: an append beside it waits for some milliseconds
 ROWS = 2_000  # rows a transaction
 PACKAGES = 5_000  # packages looked at together
 PAGES = 128  # free pages given back a transaction
-# Remark of a journal: newest event time [ns UTC] of what it no longer holds and the lake does.
-LAKE_ONLY = "lake_only_ns"
 _REMEMBER = """
 INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE
   SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))"""

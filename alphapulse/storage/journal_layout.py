@@ -7,7 +7,14 @@ from contextlib import closing
 from pathlib import Path
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.storage.tables import ADDED, JOURNAL_LAYOUT, SCHEMA_VERSION, TABLES_SQL, VIEWS_SQL
+from alphapulse.storage.tables import (
+    ADDED,
+    JOURNAL_LAYOUT,
+    LAKE_ONLY,
+    SCHEMA_VERSION,
+    TABLES_SQL,
+    VIEWS_SQL,
+)
 
 _MARK = f"INSERT OR REPLACE INTO meta VALUES ('layout', '{JOURNAL_LAYOUT}');\n"
 # Which rows a batch holds was kept by column once, for outcomes in a table of their own.
@@ -24,9 +31,18 @@ DROP TABLE outcome_batches;
 }
 
 
-def create(db: sqlite3.Connection, *, run: str, name: str) -> None:
-    """Make the tables of a new journal in one transaction; its rows carry today's schema."""
+def create(db: sqlite3.Connection, *, run: str, name: str, lake_only_ns: int) -> None:
+    """Make the tables of a new journal in one transaction; its rows carry today's schema.
+
+    Args:
+        db: an empty database.
+        run: id of the run.
+        name: a mark no other journal has.
+        lake_only_ns: newest event time of what the lake holds of the run already, -1 for nothing.
+    """
     remarks = {"schema_version": str(SCHEMA_VERSION), "run": run, "journal": name}
+    if lake_only_ns >= 0:
+        remarks[LAKE_ONLY] = str(lake_only_ns)
     inserts = "".join(
         f"INSERT INTO meta VALUES ('{key}', '{value}');" for key, value in remarks.items()
     )

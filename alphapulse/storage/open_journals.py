@@ -16,11 +16,9 @@ from alphapulse.storage.encoding import unpacked_column
 from alphapulse.storage.journal_reader import JournalReader
 from alphapulse.storage.lake import arrow_schema
 from alphapulse.storage.lake_files import Snapshot
-from alphapulse.storage.tables import SERIES
+from alphapulse.storage.tables import LAKE_ONLY, SERIES
 
 FEW = 2_000  # decisions that a journal gives sooner than the lake does
-# Remark of a journal: newest event time [ns UTC] of what it no longer holds and the lake does.
-LAKE_ONLY = "lake_only_ns"
 # Restrictions that leave a fixed share of a journal's rows: the newest few are soon found.
 _DENSE = frozenset({"run", "symbol", "model", "timeframe", "event_ns"})
 _COUNT = "SELECT count(*) FROM (SELECT 1 FROM decisions WHERE event_ns BETWEEN ? AND ? LIMIT ?)"

@@ -124,6 +124,8 @@ COLUMNS: Mapping[str, Mapping[str, type]] = {
 }
 # What is appended beside the inferences as it is given, see `InferenceHistory.note`.
 NOTES = ("orders", "examples", "training_rounds", "alerts")
+# Remark of a journal: newest event time [ns UTC] of what it does not hold, and the lake does.
+LAKE_ONLY = "lake_only_ns"
 ALL = "ALL"  # the symbol of a row that is of no symbol alone: each is in a partition of the lake
 COMPRESSED = frozenset({"streams", "forming", "peers", "substitutions", "cells"})  # in a journal
 KEYS: Mapping[str, tuple[str, ...]] = {  # what is stored once, in the order of an answer
