@@ -75,9 +75,12 @@ class HistoryReader:
 
     def find(self, asked: Asked) -> pa.Table:
         """Return rows of a table in the order of its key, each once."""
-        found = self._answer(asked, once=False)
+        parts = self._parts(asked)
+        if len(parts) == 1 and not parts[0].files:
+            return parts[0].recent.select(asked.names)
+        found = self._run(asked, parts, once=False)
         if _has_twins(found, asked.key):  # two journals of one run wrote to the lake
-            found = self._answer(asked, once=True)
+            found = self._run(asked, parts, once=True)
         return found.select(asked.names)
 
     def fetch(self, table: str, where: Where) -> list[dict[str, Any]]:
@@ -208,18 +211,18 @@ class HistoryReader:
                 self._database = duckdb.connect()
             return self._database.cursor()
 
-    def _answer(self, asked: Asked, *, once: bool) -> pa.Table:
-        """Return rows with their keys, sorted; `once`: of equal keys one alone."""
+    def _parts(self, asked: Asked) -> list[Gathered]:
+        """Return where the rows are, and where it is said which have the outcome asked for."""
         if asked.outcome is None:
-            gathered = self.gathered(asked)
-            if not gathered.files and not once:
-                return gathered.recent
-            return self._run(asked, [gathered], once=once)
+            return [self.gathered(asked)]
         rows = replace(asked, limit=None, outcome=None)
-        return self._run(asked, [self.gathered(one) for one in (rows, *needed(asked))], once=once)
+        return [self.gathered(one) for one in (rows, *needed(asked))]
 
     def _run(self, asked: Asked, parts: Sequence[Gathered], *, once: bool) -> pa.Table:
-        """Return rows of the first part; the others say which have the outcome asked for."""
+        """Return rows of the first part with their keys, sorted; `once`: of equal keys one alone.
+
+        The other parts say which rows have the outcome asked for.
+        """
         values: list[Any] = []
         relations: dict[str, str] = {}
         database = self.cursor()

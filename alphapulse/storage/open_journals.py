@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -108,13 +109,16 @@ def recent(asked: Asked, journals: Sequence[OpenJournal], after: Sequence[int]) 
     # SQLite would read everything for an order of columns from several of its tables
     rows.sort(key=itemgetter(*map(names.index, asked.key)))
     rows = rows[-asked.limit :] if asked.limit is not None else rows
-    schema = arrow_schema(asked.table)
+    schema = _schema(asked.table)
     columns = zip(*rows, strict=True) if rows else [()] * len(names)
     arrays = [
         pa.array(unpacked_column(asked.table, name, column), schema.field(name).type)
         for name, column in zip(names, columns, strict=True)
     ]
     return pa.Table.from_arrays(arrays, names=list(names))
+
+
+_schema = cache(arrow_schema)
 
 
 def _selected(asked: Asked, journal: OpenJournal, number: int) -> list[tuple[Any, ...]]:
