@@ -15,9 +15,9 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, Prediction
 from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.interfaces import Query
-from alphapulse.storage.batch_report import BatchTotals
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
+from alphapulse.storage.lake.batch_report import BatchTotals
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -33,8 +33,8 @@ from alphapulse.models.versions import Versions
 from alphapulse.storage.alerts import alert_of
 from alphapulse.storage.control import Control
 from alphapulse.storage.home import Home
+from alphapulse.storage.journal.spill import Spill
 from alphapulse.storage.notes import alert_row
-from alphapulse.storage.spill import Spill
 
 RETRY_S = 0.2  # between two tries of a call whose process is being replaced
 PATIENCE_S = 60.0  # how long a replacement may take before the run ends with an error

@@ -16,10 +16,10 @@ from alphapulse.config import load_settings
 from alphapulse.domain.errors import InvalidRequest
 from alphapulse.domain.inputs import DTYPES
 from alphapulse.interfaces import Query
-from alphapulse.storage.conditions import Span
+from alphapulse.storage.asking.conditions import Span
+from alphapulse.storage.asking.pages import cursor_of, next_page
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
-from alphapulse.storage.pages import cursor_of, next_page
 
 
 def query_history(home: Path, query: Query) -> dict[str, Any]:

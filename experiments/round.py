@@ -27,7 +27,7 @@ from alphapulse.learning.promotion import Verdict
 from alphapulse.models.checkpoints import Entry, Registry, directory_of
 from alphapulse.models.rounds import Rounds
 from alphapulse.storage.home import Home, Run
-from alphapulse.storage.journal_reader import JournalReader
+from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.run import now
 
 PROGRESS_S = 1.0  # between two updates of a round's progress [s]

@@ -15,9 +15,9 @@ from alphapulse.config import Settings
 from alphapulse.domain.errors import ConfigError, InvalidRequest, Unavailable
 from alphapulse.models.checkpoints import Registry
 from alphapulse.models.rounds import Rounds
+from alphapulse.storage.asking.pages import after_of, cursor_of, next_page
 from alphapulse.storage.control import Control
 from alphapulse.storage.home import Home
-from alphapulse.storage.pages import after_of, cursor_of, next_page
 from serve_apps.plain import plain
 
 MAX_ROWS = 10_000

@@ -227,7 +227,7 @@ SENTENCE = '"""Do one thing."""\n'
         ("actors/trader.py", "import torch"),
         ("alphapulse/execution/engine.py", "import torch.nn"),
         ("alphapulse/data/tape.py", "import ccxt.pro"),
-        ("alphapulse/storage/lake.py", "import streamlit"),
+        ("alphapulse/storage/lake/delta.py", "import streamlit"),
         ("experiments/train_cnn.py", "import mlflow"),
         ("alphapulse/data/cache.py", "import pyarrow.parquet"),
         ("alphapulse/learning/outcomes.py", "import deltalake"),

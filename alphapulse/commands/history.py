@@ -79,7 +79,7 @@ def query(
     """
     chosen = Table.OUTCOMES if outcomes else table
     name = (chosen or (Table.PREDICTIONS if timeframe else Table.INFERENCES)).value
-    pages = importlib.import_module("alphapulse.storage.pages")
+    pages = importlib.import_module("alphapulse.storage.asking.pages")
     asked = importlib.import_module("alphapulse.interfaces").Query(
         table=name,
         run=run,

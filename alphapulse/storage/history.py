@@ -17,22 +17,22 @@ from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.domain.pruning import Pruned
 from alphapulse.interfaces import InferenceStore, Query
 from alphapulse.storage.alerts import StoreCode
-from alphapulse.storage.batch_report import BatchReport, report_of
-from alphapulse.storage.conditions import Where
-from alphapulse.storage.following import follow
-from alphapulse.storage.group_commit import GroupCommit
-from alphapulse.storage.history_reader import HistoryReader
+from alphapulse.storage.asking.conditions import Where
+from alphapulse.storage.asking.newest import Newest
+from alphapulse.storage.asking.reader import HistoryReader
+from alphapulse.storage.asking.showing import Shown, show
+from alphapulse.storage.asking.sql import answer_sql
+from alphapulse.storage.asking.stats import stats
+from alphapulse.storage.asking.verifying import Verified, verify
 from alphapulse.storage.home import Home, Run
-from alphapulse.storage.journal import Journal, Write
-from alphapulse.storage.journal_reader import JournalReader
-from alphapulse.storage.lake import Lake
-from alphapulse.storage.newest import Newest
-from alphapulse.storage.pruning import Pruning
-from alphapulse.storage.showing import Shown, show
-from alphapulse.storage.sql import answer_sql
-from alphapulse.storage.stats import stats
-from alphapulse.storage.upkeep import Upkeep
-from alphapulse.storage.verifying import Verified, verify
+from alphapulse.storage.journal.following import follow
+from alphapulse.storage.journal.group_commit import GroupCommit
+from alphapulse.storage.journal.reader import JournalReader
+from alphapulse.storage.journal.writer import Journal, Write
+from alphapulse.storage.lake.batch_report import BatchReport, report_of
+from alphapulse.storage.lake.delta import Lake
+from alphapulse.storage.lake.upkeep import Upkeep
+from alphapulse.storage.retention.pruning import Pruning
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from alphapulse.config import Settings
 from alphapulse.domain.errors import StoreError
-from alphapulse.storage.journal_reader import JournalReader
+from alphapulse.storage.journal.reader import JournalReader
 
 MANIFEST_VERSION = 1
 _SOURCE_TREE = Path(__file__).parents[2]

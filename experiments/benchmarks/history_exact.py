@@ -13,9 +13,9 @@ import numpy as np
 from alphapulse.domain.inference import DecisionRecord, Prediction, inference_id
 from alphapulse.domain.inputs import DTYPES, ModelInput
 from alphapulse.interfaces import Query
-from alphapulse.storage.encoding import prediction_of
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
+from alphapulse.storage.journal.encoding import prediction_of
 from experiments.benchmarks.history_records import SETTINGS, Collected
 
 SLICE = 200  # decisions whose inputs are held at once

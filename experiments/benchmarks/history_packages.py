@@ -15,8 +15,8 @@ import numpy as np
 from alphapulse.domain.inference import DecisionRecord
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
-from alphapulse.storage.journal import Journal
-from alphapulse.storage.lake import Lake
+from alphapulse.storage.journal.writer import Journal
+from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.tables import COLUMNS
 from experiments.benchmarks.history_exact import differing
 from experiments.benchmarks.history_naive import write_naive

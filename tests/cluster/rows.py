@@ -11,8 +11,8 @@ import pandas as pd
 from alphapulse.config import load_settings
 from alphapulse.execution.ledger_reader import LedgerReader
 from alphapulse.interfaces import Query
+from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.history import InferenceHistory
-from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home
 
 WALL_CLOCK = ["decided_at_ns"]

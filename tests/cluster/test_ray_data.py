@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from alphapulse.storage.journal import Journal
-from alphapulse.storage.lake import Lake
-from alphapulse.storage.upkeep import Upkeep
+from alphapulse.storage.journal.writer import Journal
+from alphapulse.storage.lake.delta import Lake
+from alphapulse.storage.lake.upkeep import Upkeep
 from tests.flows.object_store import BUCKET, aws, object_store
-from tests.unit.storage.lakes import journal_of
+from tests.unit.storage.lake.lakes import journal_of
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow]
 
@@ -29,7 +29,7 @@ small = {"object_store_memory": 100 * 1024**2, "include_dashboard": False}
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, **small})
 cluster.add_node(num_cpus=1, object_store_memory=100 * 1024**2)
 ray.init(address=cluster.address, log_to_driver=False)
-from alphapulse.storage.object_store import storage_options
+from alphapulse.storage.lake.object_store import storage_options
 uri = sys.argv[1]
 stored = ray.data.read_delta(f"{uri}/inferences", storage_options=storage_options(uri))
 here = ray.get_runtime_context().get_node_id()

@@ -21,11 +21,11 @@ from alphapulse.domain.inference import DecisionRecord
 from alphapulse.execution.outages import Told
 from alphapulse.execution.recorder import Recorder
 from alphapulse.storage.alerts import alert_of
+from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.history import InferenceHistory
-from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home, Run
+from alphapulse.storage.journal.spill import MIB, Spill
 from alphapulse.storage.notes import alert_row
-from alphapulse.storage.spill import MIB, Spill
 from tests.unit.storage.records import SYMBOLS, record
 
 TABLES = ("inferences", "predictions", "packages", "rows")

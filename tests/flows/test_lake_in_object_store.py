@@ -17,15 +17,15 @@ import pytest
 from alphapulse.config import Settings, Storage
 from alphapulse.domain.errors import StoreError
 from alphapulse.interfaces import Query
+from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.history import InferenceHistory
-from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home, Run
-from alphapulse.storage.journal import Journal
-from alphapulse.storage.lake import Lake, arrow_table
+from alphapulse.storage.journal.writer import Journal
+from alphapulse.storage.lake.delta import Lake, arrow_table
+from alphapulse.storage.lake.upkeep import Upkeep
 from alphapulse.storage.tables import COLUMNS, KEYS
-from alphapulse.storage.upkeep import Upkeep
 from tests.flows.object_store import BUCKET, KEY, SECRET, aws, object_store, refuse_all
-from tests.unit.storage.lakes import assert_holds_all, contents, files_by_day, journal_of
+from tests.unit.storage.lake.lakes import assert_holds_all, contents, files_by_day, journal_of
 from tests.unit.storage.records import instant, record
 
 ROOT = Path(__file__).parents[2]

@@ -12,10 +12,10 @@ import pytest
 
 from alphapulse.config import Storage
 from alphapulse.storage.home import Home
-from alphapulse.storage.lake import Lake
-from alphapulse.storage.pruning import Pruning
-from tests.unit.storage.past import bits, everything, in_lake, made, seconds, stored
+from alphapulse.storage.lake.delta import Lake
+from alphapulse.storage.retention.pruning import Pruning
 from tests.unit.storage.records import SYMBOLS
+from tests.unit.storage.retention.past import bits, everything, in_lake, made, seconds, stored
 
 REMOVING = ("begun", "removing", "removed inferences", "removed from journals", "removed rows")
 ARCHIVING = ("archived packages", "archived rows", "verified", "removed packages",
@@ -25,8 +25,8 @@ import os, signal, sys
 from pathlib import Path
 from alphapulse.config import Storage
 from alphapulse.storage.home import Home
-from alphapulse.storage.lake import Lake
-from alphapulse.storage.pruning import Pruning
+from alphapulse.storage.lake.delta import Lake
+from alphapulse.storage.retention.pruning import Pruning
 path, settings, fatal = Path(sys.argv[1]), eval(sys.argv[2]), sys.argv[3]
 def step(name):
     if name == fatal:

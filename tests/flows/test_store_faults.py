@@ -23,8 +23,8 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import MODELS, inference_id
 from alphapulse.execution.recorder import Recorder
 from alphapulse.storage.home import Run
-from alphapulse.storage.journal_reader import JournalReader
-from alphapulse.storage.spill import Spill
+from alphapulse.storage.journal.reader import JournalReader
+from alphapulse.storage.journal.spill import Spill
 from alphapulse.storage.tables import COLUMNS
 from tests.flows.disturbed import (
     TIMEOUT_S,

@@ -22,7 +22,7 @@ from alphapulse.features.masks import substitutes
 from alphapulse.interfaces import Query
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
-from tests.unit.storage.test_rebuild import records_of
+from tests.unit.storage.asking.test_rebuild import records_of
 
 SETTINGS = Settings()
 INSTRUMENTS = SETTINGS.market.instruments

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from alphapulse.config import Storage
+from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.history import InferenceHistory
-from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home
-from alphapulse.storage.journal_reader import JournalReader
-from alphapulse.storage.lake import Lake
+from alphapulse.storage.journal.reader import JournalReader
+from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.tables import COLUMNS, NOTES
 from tests.unit.storage.records import SYMBOLS, note, outcome, record
 

@@ -19,8 +19,8 @@ from alphapulse.domain.learning import Outcome
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
 from tests.unit.conftest import Ask
+from tests.unit.storage.asking.test_rebuild import NUM_POINTS, replayed
 from tests.unit.storage.records import outcome
-from tests.unit.storage.test_rebuild import NUM_POINTS, replayed
 
 NUM_INPUTS = 2 * NUM_POINTS
 

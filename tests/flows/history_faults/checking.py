@@ -16,13 +16,13 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alphapulse.config import Storage
-from alphapulse.storage.conditions import Asked, Span
+from alphapulse.storage.asking.conditions import Asked, Span
+from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.history import InferenceHistory
-from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home, Run
-from alphapulse.storage.journal import Journal
-from alphapulse.storage.journal_reader import JournalReader
-from alphapulse.storage.lake import Lake, arrow_table
+from alphapulse.storage.journal.reader import JournalReader
+from alphapulse.storage.journal.writer import Journal
+from alphapulse.storage.lake.delta import Lake, arrow_table
 from alphapulse.storage.tables import COLUMNS, KEYS, NOTES
 from tests.flows.history_faults.board import CAPACITY, Board, Kind, Mark
 from tests.flows.history_faults.content import (

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from alphapulse.storage import lake
+from alphapulse.storage.lake import delta
 
 Connection = type[sqlite3.Connection]
 
@@ -71,13 +71,13 @@ class Forgetful(sqlite3.Connection):
 
 def _batch_without_its_number() -> Connection:
     """Commit a batch first, and that it is there afterwards."""
-    write = lake.write_deltalake
+    write = delta.write_deltalake
 
     def write_twice(table: Any, rows: Any, *, commit_properties: Any, **named: Any) -> None:
         write(table, rows, **named)
         write(table, rows.schema.empty_table(), commit_properties=commit_properties, **named)
 
-    lake.write_deltalake = write_twice
+    delta.write_deltalake = write_twice
     return sqlite3.Connection
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from deltalake import DeltaTable
 from deltalake.table import TableOptimizer
 
-from alphapulse.storage.journal import Journal
-from alphapulse.storage.lake import Lake
+from alphapulse.storage.journal.writer import Journal
+from alphapulse.storage.lake.delta import Lake
 from tests.flows.history_faults.board import Board, Phase
 
 

@@ -15,8 +15,8 @@ from alphapulse.config import Storage
 from alphapulse.domain.errors import StoreError
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
-from alphapulse.storage.lake import Lake
-from alphapulse.storage.upkeep import Upkeep
+from alphapulse.storage.lake.delta import Lake
+from alphapulse.storage.lake.upkeep import Upkeep
 from tests.flows.history_faults.board import Board, Count, Kind, Mark, Phase
 from tests.flows.history_faults.content import TABLES, answer, changed, decision
 from tests.unit.storage.records import note

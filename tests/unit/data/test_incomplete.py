@@ -33,8 +33,8 @@ from alphapulse.domain.windows import CacheView
 from alphapulse.features.inputs import rebuild
 from alphapulse.features.rows import BOOK_COLUMN, BUCKET_COLUMN
 from alphapulse.interfaces import DataProvider
-from alphapulse.storage.encoding import encode, streams_of
-from tests.unit.storage.test_rebuild import records_of
+from alphapulse.storage.journal.encoding import encode, streams_of
+from tests.unit.storage.asking.test_rebuild import records_of
 
 INSTRUMENTS = Market().instruments
 ETH, BTC = (instrument.symbol for instrument in INSTRUMENTS)

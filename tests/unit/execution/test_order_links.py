@@ -15,8 +15,8 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.trading import Approved, Refused
 from alphapulse.execution.ledger import Ledger
 from alphapulse.execution.order_links import OrderLinks
+from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.history import InferenceHistory
-from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home
 from tests.unit.execution.test_ledger import ENTRY, EXIT, RUN, a_step
 

@@ -13,7 +13,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import MODELS, DecisionRecord, inference_id
 from alphapulse.execution.outages import Told
 from alphapulse.execution.recorder import RETRY_S, Recorder
-from alphapulse.storage.spill import MIB, Spill
+from alphapulse.storage.journal.spill import MIB, Spill
 from tests.unit.execution.points import BTC, ETH, RUN, Store, a_record, instant
 
 Logged = Callable[[str], list[dict[str, Any]]]

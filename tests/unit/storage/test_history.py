@@ -21,7 +21,7 @@ from alphapulse.domain.learning import Cursor, Outcome
 from alphapulse.interfaces import Query
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
-from tests.unit.storage.old_journal import make_old_journal
+from tests.unit.storage.journal.old_journal import make_old_journal
 from tests.unit.storage.records import SYMBOLS, instant, outcome, record
 
 READER = """

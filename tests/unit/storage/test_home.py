@@ -15,7 +15,7 @@ import pytest
 from alphapulse.config import DecisionRules, Settings
 from alphapulse.domain.errors import HomeInUse, PortTaken, StoreError
 from alphapulse.storage.home import Home, Run
-from alphapulse.storage.journal import Journal
+from alphapulse.storage.journal.writer import Journal
 
 HOLDER = """
 import sys, time

@@ -1,0 +1,402 @@
+"""The way from a decision's record to the rows of the tables and back, bit for bit."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from itertools import groupby
+from operator import attrgetter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from alphapulse.domain.errors import StoreError
+from alphapulse.domain.inference import (
+    Action,
+    DecisionRecord,
+    Forecast,
+    InputPackage,
+    Prediction,
+    StoredRow,
+    StreamRef,
+    inference_id,
+)
+from alphapulse.domain.inputs import INPUT_SPEC
+from alphapulse.domain.learning import Outcome
+from alphapulse.domain.market import TIMEFRAMES, BarFlag, Timeframe
+from alphapulse.storage.journal import decimals
+from alphapulse.storage.journal.sharing import joined
+from alphapulse.storage.tables import COLUMNS, COMPRESSED, HEX, note_columns
+
+Values = tuple[Any, ...]
+_DAMAGED = "the store is damaged, restore it from a backup"
+_BOOK = "book"  # its rows are sizes: decimals
+_ENCODER = json.JSONEncoder(separators=(",", ":"))
+_PACKED = {  # position and type of the columns a journal keeps compressed
+    table: [(i, kind) for i, (name, kind) in enumerate(columns.items()) if name in COMPRESSED]
+    for table, columns in COLUMNS.items()
+}
+
+
+@dataclass(frozen=True, slots=True)
+class EncodedRecord:
+    """A DecisionRecord as the values the journal's statements bind.
+
+    Attributes:
+        decision: one row of `decisions`, its columns `DECISION`.
+        alike: the columns `ALIKE` of it.
+        shown: the columns `SHOWN` of it.
+        pieces: the columns `PIECES` of it, a kind and the content for each that names one.
+        outputs: one row a model, the columns `OUTPUT` without the decision's number.
+        made: the columns `MADE` of each output.
+        forecasts: one row a model, timeframe and level, without the decision's number.
+        rows: one row a closed row.
+        models: names, in the order the predictions were made.
+    """
+
+    symbol: str
+    event_ns: int
+    decision: Values
+    alike: Values
+    shown: Values
+    pieces: tuple[tuple[str, bytes], ...]
+    outputs: tuple[Values, ...]
+    made: tuple[Values, ...]
+    forecasts: tuple[Values, ...]
+    rows: tuple[Values, ...]
+    models: tuple[str, ...]
+
+
+def encode(record: DecisionRecord) -> EncodedRecord:
+    """Return `record` as plain values; raises StoreError if it mixes symbols or instants."""
+    decision, package = record.decision, record.package
+    whole = (decision.symbol, decision.event_ns)
+    parts: tuple[InputPackage | Prediction, ...] = (package, *decision.predictions)
+    for part in parts:
+        if (part.symbol, part.event_ns) != whole:
+            raise StoreError(
+                f"record {record.trace_id}: expected every part at {whole}, was "
+                f"{type(part).__name__} at {(part.symbol, part.event_ns)}; "
+                "build the record from one decision"
+            )
+    decision_values, alike = _decision(record)
+    return EncodedRecord(
+        symbol=decision.symbol,
+        event_ns=int(decision.event_ns),
+        decision=decision_values,
+        alike=alike,
+        shown=_shown(package.streams),
+        pieces=_pieces(package),
+        outputs=tuple(_output(p, record.run) for p in decision.predictions),
+        made=tuple((p.version, layout_of(p.hidden_H)) for p in decision.predictions),
+        forecasts=tuple(
+            (p.model, *_forecast(f)) for p in decision.predictions for f in p.forecasts
+        ),
+        rows=tuple(_row(row, decision.event_ns) for row in record.rows),
+        models=tuple(p.model for p in decision.predictions),
+    )
+
+
+def _decision(record: DecisionRecord) -> tuple[Values, Values]:
+    """Return the columns `DECISION` and `ALIKE` of a record."""
+    d, p = record.decision, record.package
+    slots = np.flatnonzero(p.peers_KP.view(np.uint8).any(axis=1))
+    return (
+        int(d.event_ns), d.symbol, _hash(record.trace_id), int(record.received_ns),
+        int(record.decided_at_ns), int(p.window_version), _hash(p.input_hash), str(d.action),
+        float(d.confidence), float(d.utility_r), d.reason,
+        int(record.last_trade_id), int(record.last_book_id), _packed(p.peers_KP[slots].tobytes()),
+        p.account_A.tobytes(),
+    ), (
+        p.reference, int(p.spec_version), record.config_hash,
+        float(d.thresholds.entry), float(d.thresholds.exit),
+        _forming_layout(p), _json(slots.tolist()), layout_of(p.peers_KP),
+        p.awake_K.tobytes(), layout_of(p.awake_K), layout_of(p.account_A),
+        _json(p.own), p.scale_S2.tobytes(), layout_of(p.scale_S2),
+    )  # fmt: skip
+
+
+def _hash(digits: str) -> bytes | str:
+    try:
+        content = bytes.fromhex(digits)
+    except ValueError:
+        return digits
+    return content if content.hex() == digits else digits
+
+
+def _forming_layout(package: InputPackage) -> str:
+    forming = [s.forming_C for s in package.streams if s.forming_C is not None]
+    return _layout(np.result_type(*forming), (sum(map(len, forming)),)) if forming else "<f8[0]"
+
+
+def _pieces(package: InputPackage) -> tuple[tuple[str, bytes], ...]:
+    """Return the streams, the forming rows of the symbol and those of others, and substitutions."""
+    runs = [
+        (symbol, b"".join(s.forming_C.tobytes() for s in refs if s.forming_C is not None))
+        for symbol, refs in groupby(package.streams, key=attrgetter("symbol"))
+    ] or [("", b"")]
+    (own, own_rows), rest = runs[0], runs[1:]
+    return (
+        (f"streams of {package.symbol}", _json([_stream(s) for s in package.streams]).encode()),
+        (f"forming of {own}", own_rows),
+        (f"forming of {'+'.join(s for s, _ in rest)}", b"".join(rows for _, rows in rest)),
+        ("substitutions", _json(package.substitutions).encode()),
+    )
+
+
+def _shown(streams: Sequence[StreamRef]) -> tuple[str, str, str]:
+    """Return the timeframes an input showed, how complete each stream was, and what was amiss."""
+    valid = int(BarFlag.VALID)
+    return _completeness(
+        tuple(
+            (ref.stream, ref.count + (ref.forming_C is not None and ref.forming_flags & valid > 0))
+            for ref in streams
+        )
+    )
+
+
+@lru_cache(maxsize=1_000)  # once its windows are full, every input of a run shows the same
+def _completeness(shown: tuple[tuple[str, int], ...]) -> tuple[str, str, str]:
+    counts: dict[str, list[int]] = defaultdict(list)
+    for stream, count in shown:
+        counts[stream].append(count)
+    shares = {
+        stream: round(min(n) / INPUT_SPEC.num_rows, 4) if len(n) == INPUT_SPEC.num_symbols else 0.0
+        for stream, n in counts.items()
+    }
+    timeframes = [timeframe for timeframe in TIMEFRAMES if any(counts[timeframe])]
+    masked = [f"masked_{stream}" for stream, share in shares.items() if share < 1]
+    return _json(timeframes), _json(shares), _json(masked)
+
+
+def _stream(ref: StreamRef) -> list[Any]:
+    length = None if ref.forming_C is None else len(ref.forming_C)
+    forming_ns = None if ref.forming_ns is None else int(ref.forming_ns)
+    numbers = [
+        int(ref.first_ns),
+        int(ref.last_ns),
+        int(ref.count),
+        forming_ns,
+        int(ref.forming_flags),
+    ]
+    return [ref.symbol, str(ref.stream), *numbers, length, *map(int, ref.incomplete_ns)]
+
+
+def _output(p: Prediction, run: str) -> Values:
+    identity = inference_id(run=run, symbol=p.symbol, event_ns=p.event_ns, model=p.model)
+    shares = {name: float(share) for name, share in p.weights.items()}
+    return (
+        bytes.fromhex(identity), p.model, str(p.action),
+        float(p.p_buy), float(p.p_sell), float(p.p_hold), float(p.confidence), float(p.utility_r),
+        p.hidden_H.tobytes(), _json(shares),
+    )  # fmt: skip
+
+
+def _forecast(f: Forecast) -> Values:
+    return (
+        str(f.timeframe), int(f.level), str(f.kind), float(f.p_high), float(f.p_low),
+        int(f.pivot_ns), float(f.bars_ahead), float(f.price), float(f.move),
+        float(f.p_done), float(f.confidence),
+    )  # fmt: skip
+
+
+def _row(row: StoredRow, event_ns: int) -> Values:
+    head = (row.symbol, str(row.stream), int(row.ts_ns), int(event_ns), int(row.flags))
+    is_book = row.stream == _BOOK and row.values_C.dtype == np.float64
+    cells = decimals.packed(row.values_C) if is_book else _packed(row.values_C.tobytes())
+    return (*head, cells, layout_of(row.values_C))
+
+
+def encode_outcome(outcome: Outcome) -> Values:
+    """Return `outcome` as one row of `settled`; raises StoreError if its id is of another one."""
+    o = outcome
+    expected = inference_id(run=o.run, symbol=o.symbol, event_ns=o.event_ns, model=o.model)
+    if o.inference_id != expected:
+        raise StoreError(
+            f"outcome of {o.symbol} {o.model} at {o.event_ns}: expected inference {expected}, was "
+            f"{o.inference_id}; settle what the history says of this run"
+        )
+    return (
+        bytes.fromhex(expected), o.symbol, o.model, int(o.event_ns), int(o.known_ns),
+        str(o.timeframe), int(o.level), int(o.version), float(o.unit), int(o.ended_ns),
+        float(o.price), float(o.move), float(o.hit), str(o.kind), float(o.bars), float(o.p_done),
+        str(o.action), o.reason, float(o.result), float(o.result_long), float(o.result_short),
+    )  # fmt: skip
+
+
+def encode_note(table: str, row: Mapping[str, Any]) -> Values:
+    """Return one row of `noted_<table>`; raises StoreError if a column is missing or too much."""
+    expected = note_columns(table)
+    if row.keys() != set(expected):
+        raise StoreError(
+            f"note for {table}: expected the columns {', '.join(expected)}, was {', '.join(row)}"
+        )
+    return tuple(bytes.fromhex(row[n]) if n in HEX else row[n] for n in expected)
+
+
+def _packed(content: bytes) -> bytes:
+    return zlib.compress(content, 1)
+
+
+def unpacked(table: str, row: Values) -> Values:
+    """Return a row of one of the tables as it is meant, from how a journal keeps it."""
+    values = list(row)
+    for index, kind in _PACKED[table]:
+        content = _unpacked(values[index], table)
+        values[index] = content.decode() if kind is str else content
+    return tuple(values)
+
+
+def unpacked_column(table: str, name: str, column: Sequence[Any]) -> Sequence[Any]:
+    """Return a column of one of the tables as it is meant, from how a journal keeps it."""
+    if name not in COMPRESSED:
+        return column
+    is_text = COLUMNS[table][name] is str
+    meant: dict[bytes, Any] = {}  # neighbours often say the same
+    for packed in set(column):
+        content = _unpacked(packed, table)
+        meant[packed] = content.decode() if is_text else content
+    return [meant[packed] for packed in column]
+
+
+def _unpacked(content: bytes, what: str) -> bytes:
+    try:
+        return decimals.unpacked(content) if content[:1] == decimals.MARK else joined(content)
+    except (zlib.error, ValueError) as error:
+        raise StoreError(f"stored {what}: {error}; {_DAMAGED}") from error
+
+
+def _json(value: Any) -> str:
+    return _ENCODER.encode(value)
+
+
+def layout_of(array: npt.NDArray[Any]) -> str:
+    """Return dtype and shape as one word, such as `<f4[16,64]`."""
+    return _layout(array.dtype, array.shape)
+
+
+@cache
+def _layout(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
+    return f"{dtype.str}[{','.join(map(str, shape))}]"
+
+
+def array_of(content: bytes, layout: str) -> npt.NDArray[Any]:
+    """Return the read-only array of `content`; raises StoreError if it does not fill its layout."""
+    dtype, shape = _parsed(layout)
+    if len(content) != dtype.itemsize * math.prod(shape):
+        raise StoreError(f"stored array: expected {layout}, was {len(content)} bytes; {_DAMAGED}")
+    return np.frombuffer(content, dtype).reshape(shape)
+
+
+@cache
+def _parsed(layout: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
+    match = re.fullmatch(r"([<>|]\w+)\[([\d,]*)\]", layout)
+    if not match:
+        raise StoreError(
+            f"stored array: expected a layout such as <f4[48], was {layout!r}; {_DAMAGED}"
+        )
+    return np.dtype(match[1]), tuple(int(n) for n in match[2].split(",") if n)
+
+
+def table_of(rows: Sequence[bytes], layout: str) -> npt.NDArray[Any]:
+    """Return the contents of one or more rows of one layout as one array, a row each."""
+    dtype, shape = _parsed(layout)
+    return array_of(b"".join(rows), _layout(dtype, (len(rows), *shape)))
+
+
+def cells_of(cells: bytes, layout: str) -> npt.NDArray[Any]:
+    """Return the values of a closed row as a journal keeps it."""
+    return array_of(_unpacked(cells, "rows"), layout)
+
+
+def streams_of(streams: bytes, forming: bytes, layout: str) -> tuple[StreamRef, ...]:
+    """Return the streams of a package as a journal keeps it."""
+    forming_C = array_of(_unpacked(forming, "packages"), layout)
+    return _streams_of(json.loads(_unpacked(streams, "packages")), forming_C)
+
+
+def package_of(row: Mapping[str, Any]) -> InputPackage:
+    """Return the InputPackage of one row of `packages`, bit for bit what was stored."""
+    dtype, shape = _parsed(row["peers_layout"])
+    peers_KP = np.zeros(shape, dtype)
+    slots = json.loads(row["peer_slots"])
+    peers_KP[slots] = np.frombuffer(row["peers"], dtype).reshape(len(slots), *shape[1:])
+    return InputPackage(
+        symbol=row["symbol"],
+        reference=row["reference"],
+        event_ns=row["event_ns"],
+        window_version=row["window_version"],
+        input_hash=row["input_hash"],
+        spec_version=row["spec_version"],
+        streams=_streams_of(
+            json.loads(row["streams"]), array_of(row["forming"], row["forming_layout"])
+        ),
+        peers_KP=peers_KP,
+        awake_K=array_of(row["awake"], row["awake_layout"]),
+        account_A=array_of(row["account"], row["account_layout"]),
+        substitutions=tuple(json.loads(row["substitutions"])),
+        own=tuple(json.loads(row["own"] or "[]")),  # null in a lake from before it was kept
+        scale_S2=_scale_of(row),
+    )
+
+
+def _scale_of(row: Mapping[str, Any]) -> npt.NDArray[np.float64]:
+    if row["scale"] is None:  # from before it was kept: `rebuild` computes it anew
+        return np.full((2, 2), np.nan)
+    return array_of(row["scale"], row["scale_layout"])
+
+
+def _streams_of(
+    fields: Sequence[Sequence[Any]], forming_C: npt.NDArray[Any]
+) -> tuple[StreamRef, ...]:
+    refs, begin = [], 0
+    for symbol, stream, first_ns, last_ns, count, forming_ns, flags, length, *incomplete in fields:
+        row_C = None if length is None else forming_C[begin : begin + length]
+        shown = (symbol, stream, first_ns, last_ns, count)
+        refs.append(StreamRef(*shown, forming_ns, flags, row_C, tuple(incomplete)))
+        begin += length or 0
+    return tuple(refs)
+
+
+def prediction_of(row: Mapping[str, Any], forecasts: Sequence[Mapping[str, Any]]) -> Prediction:
+    """Return the Prediction of a row of `inferences` and its rows of `predictions`."""
+    number = {
+        k: number_of(row[k]) for k in ("p_buy", "p_sell", "p_hold", "confidence", "utility_r")
+    }
+    return Prediction(
+        model=row["model"],
+        version=row["version"],
+        symbol=row["symbol"],
+        event_ns=row["event_ns"],
+        action=Action(row["action"]),
+        **number,
+        hidden_H=array_of(row["hidden"], row["hidden_layout"]),
+        forecasts=tuple(forecast_of(f) for f in forecasts),
+        weights=json.loads(row["weights"]),
+    )
+
+
+def forecast_of(row: Mapping[str, Any]) -> Forecast:
+    """Return the Forecast of a row of `predictions`."""
+    number = {
+        k: number_of(row[k])
+        for k in ("p_high", "p_low", "bars_ahead", "price", "move", "p_done", "confidence")
+    }
+    return Forecast(
+        timeframe=Timeframe(row["timeframe"]),
+        level=row["level"],
+        pivot_ns=row["pivot_ns"],
+        **number,
+    )
+
+
+def number_of(value: float | None) -> float:
+    """Return a stored number: null was NaN."""
+    return float("nan") if value is None else value

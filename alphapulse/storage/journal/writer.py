@@ -1,0 +1,235 @@
+"""One run's journal: a SQLite file with one writer and any number of readers.
+
+A decision is one transaction, or part of one: it is there whole or not at all, and what `append`
+returned survives a kill -9 (write-ahead log, synchronous=NORMAL); so it is with outcomes.
+Decisions, rows and outcomes are numbered upwards and never leave, so that a batch for the lake is
+a range of numbers of each.
+"""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from alphapulse.domain.errors import StoreError
+from alphapulse.domain.inference import DecisionRecord
+from alphapulse.domain.learning import Outcome
+from alphapulse.storage.journal.encoding import EncodedRecord, encode, encode_note, encode_outcome
+from alphapulse.storage.journal.layout import create, require_layout, upgrade
+from alphapulse.storage.journal.reader import (
+    UPGRADE_S,
+    Batch,
+    JournalReader,
+    closing_on_error,
+    newest_number,
+)
+from alphapulse.storage.journal.sharing import Sharing
+from alphapulse.storage.tables import (
+    ALIKE,
+    DECISION,
+    MADE,
+    NUM_VALUES,
+    NUMBERED,
+    OUTPUT,
+    PIECES,
+    SHOWN,
+)
+
+Write = Callable[[sqlite3.Connection], int]  # part of a transaction; returns how much was new
+
+
+def _insert_sql(table: str, names: Sequence[str]) -> str:
+    return f"INSERT INTO {table} ({', '.join(names)}) VALUES (?{', ?' * (len(names) - 1)})"
+
+
+_SHARED = (*ALIKE, *SHOWN, *PIECES)
+_NUMBERS = ("alike", "shown", *(name for at in PIECES.values() for name in at))
+_IS_THERE = "SELECT 1 FROM decisions WHERE event_ns = ? AND symbol = ?"
+_INTO_DECISIONS = _insert_sql("decisions", (*DECISION, *_SHARED, *_NUMBERS))
+_INTO_OUTPUTS = _insert_sql("outputs", (*OUTPUT, *MADE, "made"))
+_ELSEWHERE, _UNMADE = ("",) * len(_SHARED), ("",) * len(MADE)  # older journals demand a value
+CHECKPOINT_PAGES = 4096  # 32 MiB: a checkpoint waits for the disk, and most pages change often
+PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
+
+
+class Journal(JournalReader):
+    """The one writer of a run's journal; made where there is none yet.
+
+    Attributes:
+        path: the SQLite file; its folder must exist.
+        run: id of the run every record must carry.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        run: str,
+        busy_timeout_s: float = 5.0,
+        lake_only: Callable[[], int] = lambda: -1,
+    ) -> None:
+        """Write the file at `path`, opened by the first call.
+
+        Where a new one is made, `lake_only` says up to when the lake holds the run already, from a
+        journal that was lost [ns UTC]; -1 for nothing.
+        """
+        super().__init__(path)
+        self.run = run
+        self._lake_only = lake_only
+        self._busy_timeout_s = busy_timeout_s
+        self._sharing = Sharing()
+
+    def append(self, records: Sequence[DecisionRecord]) -> int:
+        """Make `records` durable in one transaction and return how many were new.
+
+        Raises StoreError if nothing of them was stored.
+        """
+        return self.write([self.appending(records)])[0]
+
+    def write(self, works: Sequence[Write]) -> list[int]:
+        """Do all of `works` in one transaction and return what each of them returns.
+
+        Raises StoreError if nothing of them was stored.
+        """
+        with self._transaction() as db:
+            return [work(db) for work in works]
+
+    def appending(self, records: Sequence[DecisionRecord]) -> Write:
+        """Return the work of an append; raises StoreError if it cannot be done."""
+        self._require_own(records)
+        encoded = [encode(record) for record in records]
+        return lambda db: sum(_insert(db, record, self._sharing) for record in encoded)
+
+    def settle(self, outcomes: Sequence[Outcome]) -> int:
+        """Make `outcomes` durable in one transaction and return how many were new.
+
+        Raises StoreError if nothing of them was stored.
+        """
+        return self.write([self.settling(outcomes)])[0]
+
+    def settling(self, outcomes: Sequence[Outcome]) -> Write:
+        """Return the work of a settle; raises StoreError if it cannot be done."""
+        self._require_own(outcomes)
+        return _inserting("settled", [encode_outcome(outcome) for outcome in outcomes])
+
+    def note(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
+        """Make rows of one of the `NOTES` durable in one transaction and return how many were new.
+
+        Raises StoreError if nothing of them was stored.
+        """
+        return self.write([self.noting(table, rows)])[0]
+
+    def noting(self, table: str, rows: Sequence[Mapping[str, Any]]) -> Write:
+        """Return the work of a note; raises StoreError if it cannot be done."""
+        return _inserting(f"noted_{table}", [encode_note(table, row) for row in rows])
+
+    def name_batch(self, *, max_decisions: int) -> Batch | None:
+        """Name what is in no batch as the next one, oldest decisions first; None if all is in one.
+
+        The name survives a power failure: the lake never knows a batch the journal has forgotten.
+        """
+        with self._transaction(synchronous="FULL") as db:
+            batch = _next_batch(db, max_decisions)
+            if batch.is_empty:
+                return None
+            db.executemany(
+                "INSERT INTO edges VALUES (?, ?, ?)",
+                ((batch.number, series, newest) for series, newest in batch.to.items()),
+            )
+        return batch
+
+    def remark(self, key: str, value: str) -> None:
+        """Keep a remark about the whole journal, durably; it replaces the one of the same key."""
+        with self._transaction(synchronous="FULL") as db:
+            db.execute(
+                "INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
+                (key, value),
+            )
+
+    def _require_own(self, given: Sequence[DecisionRecord] | Sequence[Outcome]) -> None:
+        for one in given:
+            if one.run != self.run:
+                what = "outcomes" if isinstance(one, Outcome) else "records"
+                raise StoreError(
+                    f"journal {self.path}: expected {what} of run {self.run}, was {one.run}"
+                )
+
+    def _open(self) -> sqlite3.Connection:
+        db = sqlite3.connect(
+            self.path, timeout=self._busy_timeout_s, check_same_thread=False, isolation_level=None
+        )
+        with closing_on_error(db):
+            db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that what retention frees can go
+            db.execute("PRAGMA journal_mode = WAL")
+            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                mark, known_ns = secrets.token_hex(4), self._lake_only()
+                create(db, run=self.run, name=mark, lake_only_ns=known_ns)
+            if not require_layout(db, self.path):
+                upgrade(self.path, timeout_s=UPGRADE_S)
+        return db
+
+    @contextmanager
+    def _transaction(self, *, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
+        with self._database() as db:
+            db.execute(f"PRAGMA synchronous = {synchronous}")
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                yield db
+                db.execute("COMMIT")
+            except BaseException:
+                self._sharing.forget()
+                with suppress(sqlite3.Error):
+                    db.execute("ROLLBACK")
+                raise
+
+
+def _next_batch(db: sqlite3.Connection, max_decisions: int) -> Batch:
+    edges = dict(db.execute("SELECT series, max(reached) FROM edges GROUP BY series"))
+    number = db.execute("SELECT coalesce(max(batch), 0) FROM edges").fetchone()[0]
+    after = dict.fromkeys(NUMBERED, 0) | edges
+    to = {series: newest_number(db, series) for series in NUMBERED}
+    to["decision"] = min(to["decision"], after["decision"] + max_decisions)
+    return Batch(number + 1, after, to)
+
+
+def _inserting(table: str, rows: Sequence[Sequence[Any]]) -> Write:
+    into = f"{_into(table)} ON CONFLICT DO NOTHING"
+    return lambda db: sum(db.execute(into, (None, *row)).rowcount for row in rows)
+
+
+def _insert(db: sqlite3.Connection, record: EncodedRecord, sharing: Sharing) -> int:
+    db.executemany(
+        f"{_into('closed_rows')} ON CONFLICT DO NOTHING", ((None, *row) for row in record.rows)
+    )
+    if db.execute(_IS_THERE, (record.event_ns, record.symbol)).fetchone():
+        return 0
+    cursor = db.execute(
+        _INTO_DECISIONS,
+        (
+            *(*record.decision, *_ELSEWHERE),
+            *(sharing.row(db, "alike", record.alike), sharing.row(db, "shown", record.shown)),
+            *(sharing.piece(db, kind, content) for kind, content in record.pieces),
+        ),
+    )
+    number = cursor.lastrowid
+    made = [sharing.row(db, "made", values) for values in record.made]
+    outputs = zip(record.outputs, made, strict=True)
+    db.executemany(_INTO_OUTPUTS, ((number, *output, *_UNMADE, m) for output, m in outputs))
+    db.executemany(_into("forecasts"), ((number, *forecast) for forecast in record.forecasts))
+    db.executemany(
+        "INSERT INTO last VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+        "event_ns = excluded.event_ns, decision = excluded.decision "
+        "WHERE excluded.event_ns > last.event_ns",
+        ((record.symbol, model, record.event_ns, number) for model in record.models),
+    )
+    return 1
+
+
+def _into(table: str) -> str:
+    return f"INSERT INTO {table} VALUES (?{', ?' * NUM_VALUES[table]})"

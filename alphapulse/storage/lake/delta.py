@@ -1,0 +1,255 @@
+"""Delta tables that take the journal's batches, each exactly once through any crash.
+
+A commit carries the journal's name and the batch's number (a Delta transaction), so the table
+itself knows which batches it holds: a killed writer leaves a whole batch behind or nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.dataset
+from deltalake import (
+    ColumnProperties,
+    CommitProperties,
+    DeltaTable,
+    PostCommitHookProperties,
+    Transaction,
+    WriterProperties,
+    write_deltalake,
+)
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from alphapulse.domain.errors import StoreError
+from alphapulse.domain.market import SECOND_NS, Bools
+from alphapulse.storage.journal.reader import JournalReader
+from alphapulse.storage.lake.object_store import explain, is_object_store, storage_options
+from alphapulse.storage.tables import COLUMNS
+
+PARTITIONS = ["symbol", "day"]
+KEEP_LOG = "interval 1 days"  # of commits a checkpoint covers; nothing here reads old versions
+CHUNK = 1_000  # decisions, rows or answers that a batch is read by from the journal
+ROW_GROUP = 8_192  # rows that a reader skips at once by their times: two hours of decisions
+NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+_ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
+_UNLIKE = frozenset({"id", "inference_id", "order_id", "trace_id", "input_hash"})
+# How a column is laid out before zstd; texts that recur stay in a dictionary. Of the bytes of
+# recorded decisions this saves about a tenth, and a higher level than 6 next to nothing.
+_FLOAT = ColumnProperties(dictionary_enabled=False, encoding="BYTE_STREAM_SPLIT")
+_INT = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
+_BLOB = ColumnProperties(dictionary_enabled=False, encoding="DELTA_LENGTH_BYTE_ARRAY")
+_LAID_OUT = {float: _FLOAT, int: _INT, bytes: _BLOB}
+
+
+def arrow_schema(table: str) -> pa.Schema:
+    """Return the columns of a table, without the lake's `day`."""
+    return pa.schema([(name, _ARROW[kind]) for name, kind in COLUMNS[table].items()])
+
+
+def arrow_table(table: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
+    """Return `rows` of a table, as a journal hands them out, as columns."""
+    schema = arrow_schema(table)
+    columns = zip(*rows, strict=True) if rows else [()] * len(schema)
+    return pa.Table.from_arrays(
+        [pa.array(c, f.type) for c, f in zip(columns, schema, strict=True)], schema=schema
+    )
+
+
+def writer_properties(table: str) -> WriterProperties:
+    """Return how the files of a table are laid out and compressed."""
+    columns = COLUMNS[table].items()
+    laid_out = {name: _LAID_OUT[kind] for name, kind in columns if kind in _LAID_OUT}
+    laid_out |= {name: _BLOB for name, _ in columns if name in _UNLIKE}
+    return WriterProperties(
+        compression="ZSTD",
+        compression_level=6,
+        max_row_group_size=ROW_GROUP,
+        column_properties=laid_out,
+    )
+
+
+class Lake:
+    """The Delta tables of the history, by the names in `tables.COLUMNS`, at one address.
+
+    Attributes:
+        uri: a local folder or an object store's address; `day` is the UTC day of `event_ns`.
+    """
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri.rstrip("/")
+        self._tables: dict[str, DeltaTable] = {}
+
+    def read(
+        self, table: str, *, writers: Sequence[str]
+    ) -> tuple[pyarrow.dataset.Dataset | None, list[int]]:
+        """Return a table as it is, None without a batch, and the newest batch inside by writer."""
+        with self.opened(table) as delta:
+            if delta is None:
+                return None, [0] * len(writers)
+            # an older lake lacks the newer columns: they are null
+            dataset = delta.to_pyarrow_dataset(schema=_with_day(table))
+            return dataset, [delta.transaction_version(writer) or 0 for writer in writers]
+
+    def take(self, journal: JournalReader, *, writer: str) -> int:
+        """Write every named batch of `journal` a table lacks and return the number of commits.
+
+        A batch that holds nothing for a table makes no commit there.
+        """
+        commits = 0
+        for table in COLUMNS:
+            with self.opened(table) as delta:
+                reached = delta.transaction_version(writer) or 0 if delta else 0
+            for batch in journal.batches(after=reached):
+                after, to = batch.span(table)
+                if after == to:
+                    continue
+                content = _in_chunks(journal, table, after=after, to=to)
+                self._write(table, content, Transaction(writer, batch.number))
+                commits += 1
+        return commits
+
+    def add(self, table: str, content: pa.Table, *, name: str) -> None:
+        """Append rows in one commit, which carries the next number of the transaction `name`."""
+        delta = self._newest(table)
+        number = (delta.transaction_version(name) or 0) + 1 if delta else 1
+        self._write(table, _with_days(content).to_reader(), Transaction(name, number))
+
+    def remove(
+        self, table: str, *, symbol: str, day: str, leaves: Callable[[pa.RecordBatch], Bools]
+    ) -> int:
+        """Remove rows of one partition in one commit and return how many they were.
+
+        The partition is written anew with the rows that stay, a batch at a time; its old files stay
+        as after `compact`. `leaves` says of each row of a batch whether it leaves, twice.
+        """
+        # Delta's own DELETE would leave columns of a type, string view, which a query with a
+        # condition on them cannot read (deltalake 1.6, pyarrow 25).
+        delta = self._newest(table)
+        if delta is None:
+            return 0
+        with self._failing(table):
+            field = pyarrow.dataset.field
+            at = (field("symbol") == symbol) & (field("day") == day)
+            stored = delta.to_pyarrow_dataset(schema=_with_day(table))
+            num = sum(int(leaves(batch).sum()) for batch in stored.to_batches(filter=at))
+            if num:
+                kept = (b.filter(pa.array(~leaves(b))) for b in stored.to_batches(filter=at))
+                write_deltalake(
+                    delta,
+                    pa.RecordBatchReader.from_batches(_with_day(table), kept),
+                    mode="overwrite",
+                    schema_mode="merge",
+                    predicate=f"symbol = {sql_text(symbol)} AND day = {sql_text(day)}",
+                    writer_properties=writer_properties(table),
+                    post_commithook_properties=NO_HOOKS,
+                )
+            return num
+
+    def live_bytes(self, table: str) -> int:
+        """Return the size of the files a table consists of now, without those it has replaced."""
+        delta = self._newest(table)
+        if delta is None:
+            return 0
+        with self._failing(table):
+            return sum(delta.get_add_actions(flatten=True)["size_bytes"].to_pylist())
+
+    def drop_replaced(self, table: str) -> None:
+        """Remove the files a table has replaced at once: a query that reads them fails once."""
+        delta = self._newest(table)
+        if delta:
+            with self._failing(table):
+                delta.vacuum(retention_hours=0, dry_run=False, enforce_retention_duration=False)
+
+    @contextmanager
+    def opened(self, table: str) -> Iterator[DeltaTable | None]:
+        """Lend a table at its newest version, None without a batch; what fails is a StoreError."""
+        with self._failing(table):
+            yield self._newest(table)
+
+    def _write(self, table: str, content: pa.RecordBatchReader, transaction: Transaction) -> None:
+        with self._failing(table):
+            write_deltalake(
+                self._created(table),
+                content,
+                mode="append",
+                schema_mode="merge",  # an older lake lacks the newer columns
+                writer_properties=writer_properties(table),
+                commit_properties=CommitProperties(app_transactions=[transaction]),
+                post_commithook_properties=NO_HOOKS,  # upkeep does that, and no batch waits for it
+            )
+
+    def _created(self, table: str) -> DeltaTable:
+        if table not in self._tables:
+            self._tables[table] = DeltaTable.create(
+                f"{self.uri}/{table}",
+                _with_day(table),
+                mode="ignore",
+                partition_by=PARTITIONS,
+                configuration={"delta.logRetentionDuration": KEEP_LOG},
+                storage_options=storage_options(self.uri),
+            )
+        return self._tables[table]
+
+    def _newest(self, table: str) -> DeltaTable | None:
+        """Return a table as it is now, None before its first batch; raises StoreError."""
+        with self._failing(table):
+            try:
+                if table in self._tables:
+                    self._tables[table].update_incremental()
+                else:
+                    options = storage_options(self.uri)
+                    self._tables[table] = DeltaTable(f"{self.uri}/{table}", storage_options=options)
+            except TableNotFoundError:
+                self._tables.pop(table, None)
+        return self._tables.get(table)
+
+    @contextmanager
+    def _failing(self, table: str) -> Iterator[None]:
+        """Raise StoreError where what is done with a table fails, and open the tables anew."""
+        try:
+            yield
+        except StoreError:
+            raise
+        except (DeltaError, pa.ArrowException, OSError) as error:
+            self._tables.clear()  # the next call opens them anew, whatever became of them
+            # what a store answered may quote a key
+            cause = None if is_object_store(self.uri) else error
+            raise StoreError(
+                f"lake {self.uri}/{table}: {explain(self.uri, error)}; "
+                "the journal keeps every batch until then"
+            ) from cause
+
+
+def _in_chunks(journal: JournalReader, table: str, *, after: int, to: int) -> pa.RecordBatchReader:
+    """Return a batch's rows with their `day`, read as they are written: a batch may be large."""
+
+    def chunks() -> Iterator[pa.RecordBatch]:
+        for first in range(after, to, CHUNK):
+            rows = journal.select(table, after=first, to=min(first + CHUNK, to))
+            yield from _with_days(arrow_table(table, rows)).to_batches()
+
+    return pa.RecordBatchReader.from_batches(_with_day(table), chunks())
+
+
+def _with_days(content: pa.Table) -> pa.Table:
+    days = [day_of(event_ns) for event_ns in content["event_ns"].to_pylist()]
+    return content.append_column("day", pa.array(days, pa.string()))
+
+
+def _with_day(table: str) -> pa.Schema:
+    """Return the columns of one of the tables in the lake: those of the journal and `day`."""
+    return arrow_schema(table).append(pa.field("day", pa.string()))
+
+
+def day_of(event_ns: int) -> str:
+    """Return the UTC day of an instant, as the partitions are named."""
+    return datetime.fromtimestamp(event_ns // SECOND_NS, UTC).strftime("%Y-%m-%d")
+
+
+def sql_text(value: str) -> str:
+    """Return a text as SQL has it."""
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,51 @@
+"""Journals to move and lakes to look into, for the tests of both."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+
+from alphapulse.storage.journal.writer import Journal
+from alphapulse.storage.lake.delta import Lake, arrow_table
+from alphapulse.storage.tables import COLUMNS, KEYS, NOTES
+from tests.unit.storage.records import RUN, SYMBOLS, note, outcome, record
+
+
+def journal_of(path: Path, *, seconds: int, batches: int) -> Journal:
+    """Return a journal of `seconds` decisions of both symbols in `batches` named batches."""
+    journal = Journal(path, run=RUN)
+    for batch in range(batches):
+        span = range(batch * seconds // batches, (batch + 1) * seconds // batches)
+        journal.append([record(second, symbol=symbol) for second in span for symbol in SYMBOLS])
+        journal.settle([outcome(second, symbol=symbol) for second in span for symbol in SYMBOLS])
+        for table in NOTES:
+            journal.note(table, [note(table, second) for second in span])
+        journal.name_batch(max_decisions=10_000)
+    return journal
+
+
+def contents(lake: Lake, table: str) -> pa.Table:
+    """Return every row of a table, in the order of its key."""
+    stored, _ = lake.read(table, writers=[])
+    assert stored is not None
+    keys = [(key, "ascending") for key in KEYS[table]]
+    return stored.to_table(columns=list(COLUMNS[table])).sort_by(keys)
+
+
+def assert_holds_all(lake: Lake, journal: Journal) -> None:
+    """Assert that each table has the journal's rows: bit for bit, each once, nothing else."""
+    for table in COLUMNS:
+        keys = [(key, "ascending") for key in KEYS[table]]
+        expected = arrow_table(table, journal.select(table)).sort_by(keys)
+        assert contents(lake, table).equals(expected), table
+
+
+def files_by_day(lake: Lake, table: str) -> Mapping[tuple[str, str], int]:
+    """Return how many files each symbol and day of a table has."""
+    with lake.opened(table) as delta:
+        assert delta is not None
+        parts = pa.table(delta.get_add_actions(flatten=True)).to_pylist()
+    days = [(part["partition.symbol"], part["partition.day"]) for part in parts]
+    return {day: days.count(day) for day in sorted(set(days))}

@@ -1,0 +1,138 @@
+"""The lake holds each batch of a journal once, whatever happened on the way."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+from deltalake import DeltaTable, write_deltalake
+
+from alphapulse.domain.errors import StoreError
+from alphapulse.domain.inference import InputPackage
+from alphapulse.storage.journal.encoding import package_of
+from alphapulse.storage.journal.writer import Journal
+from alphapulse.storage.lake.delta import CHUNK, Lake, arrow_schema, arrow_table
+from alphapulse.storage.tables import COLUMNS, NOTES
+from tests.unit.storage.lake.lakes import assert_holds_all, contents
+from tests.unit.storage.records import RUN, SYMBOLS, note, outcome, record
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Iterator[Journal]:
+    journal = Journal(tmp_path / "journal.sqlite", run=RUN)
+    journal.append([record(second, symbol=symbol) for second in range(10) for symbol in SYMBOLS])
+    journal.settle([outcome(second, symbol=symbol) for second in range(10) for symbol in SYMBOLS])
+    for table in NOTES:
+        journal.note(table, [note(table, second) for second in range(10)])
+    yield journal
+    journal.close()
+
+
+def test_columns_are_strings_int64_float64_and_binary_only() -> None:
+    kinds = {kind for table in COLUMNS for kind in arrow_schema(table).types}
+
+    assert kinds == {pa.string(), pa.int64(), pa.float64(), pa.binary()}
+
+
+def test_batches_arrive_bit_for_bit_and_once(tmp_path: Path, journal: Journal) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.name_batch(max_decisions=7)
+    journal.name_batch(max_decisions=100)
+
+    commits = lake.take(journal, writer=journal.name())
+
+    assert commits == 3 * 2 + 2 + len(NOTES)  # the first batch holds all rows and what is beside
+    assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
+    assert_holds_all(lake, journal)
+
+
+def test_a_lake_from_before_a_column_was_kept_takes_it_up(tmp_path: Path, journal: Journal) -> None:
+    lake, uri = Lake(str(tmp_path / "lake")), tmp_path / "lake" / "packages"
+    old = arrow_table("packages", journal.select("packages")).drop_columns("own")
+    old = old.set_column(0, "run", pa.array(["an older run"] * len(old)))
+    day = pa.array(["2024-08-06"] * len(old))
+    write_deltalake(uri, old.append_column("day", day), partition_by=["symbol", "day"])
+    assert {package.own for package in packages(lake, "an older run")} == {()}
+    journal.name_batch(max_decisions=100)
+
+    lake.take(journal, writer=journal.name())
+
+    by_run = {run: packages(lake, run) for run in ("an older run", RUN)}
+    assert [len(found) for found in by_run.values()] == [20, 20]
+    assert {package.own for package in by_run["an older run"]} == {()}
+    assert {package.own for package in by_run[RUN]} == {("midpoint20",)}
+
+
+def packages(lake: Lake, run: str) -> list[InputPackage]:
+    return [package_of(row) for row in contents(lake, "packages").to_pylist() if row["run"] == run]
+
+
+def test_outcomes_that_come_alone_are_a_batch_of_one_table(
+    tmp_path: Path, journal: Journal
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.name_batch(max_decisions=100)
+    lake.take(journal, writer=journal.name())
+    journal.settle([outcome(second, "1m") for second in range(10)])
+    journal.name_batch(max_decisions=100)
+
+    commits = lake.take(journal, writer=journal.name())
+
+    assert commits == 1
+    assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
+    assert contents(lake, "outcomes").num_rows == 30
+    assert_holds_all(lake, journal)
+
+
+def test_a_batch_larger_than_what_is_read_at_once_arrives_whole(
+    tmp_path: Path, journal: Journal
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.settle([outcome(second) for second in range(10, 2 * CHUNK + 1)])
+    journal.name_batch(max_decisions=100)
+
+    lake.take(journal, writer=journal.name())
+
+    assert contents(lake, "outcomes").num_rows == 10 + 2 * CHUNK + 1
+    assert_holds_all(lake, journal)
+
+
+def test_tables_are_partitioned_by_symbol_and_utc_day(tmp_path: Path, journal: Journal) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.name_batch(max_decisions=100)
+
+    lake.take(journal, writer=journal.name())
+
+    parts = DeltaTable(f"{lake.uri}/inferences").partitions()
+    assert sorted((p["symbol"], p["day"]) for p in parts) == [
+        (symbol, day) for symbol in sorted(SYMBOLS) for day in ("2024-08-06", "2024-08-07")
+    ]
+
+
+def test_a_batch_one_table_missed_is_made_up_for(tmp_path: Path, journal: Journal) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    blocked = tmp_path / "lake" / "packages"
+    blocked.parent.mkdir()
+    blocked.write_text("in the way")
+    journal.name_batch(max_decisions=100)
+
+    with pytest.raises(StoreError, match="the journal keeps every batch until then"):
+        lake.take(journal, writer=journal.name())
+    blocked.unlink()
+    lake.take(journal, writer=journal.name())
+
+    assert_holds_all(lake, journal)
+
+
+def test_a_lake_that_was_lost_is_filled_again(tmp_path: Path, journal: Journal) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.name_batch(max_decisions=100)
+    lake.take(journal, writer=journal.name())
+    shutil.rmtree(tmp_path / "lake")
+
+    Lake(lake.uri).take(journal, writer=journal.name())
+
+    assert_holds_all(Lake(lake.uri), journal)
