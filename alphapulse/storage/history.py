@@ -73,7 +73,7 @@ class InferenceHistory(InferenceStore):
         self._lake = Lake(lake_uri)
         self._reader = HistoryReader(runs=home.path / "runs", lake_uri=lake_uri)
         self._journal = Journal(run.journal_path, run=run.id) if run else None
-        self._newest = Newest(self._journal.last_predictions() if self._journal else ())
+        self._newest, self._knows_newest = Newest(), False
         # Counts are read beside the writer, so that asking for them never waits for an append.
         self._gauge = JournalReader(run.journal_path) if run else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -128,9 +128,12 @@ class InferenceHistory(InferenceStore):
         """Return the newest Prediction of this run by symbol and model, from memory.
 
         Those of a symbol come in the order its models answered. None is every symbol, every model;
-        nothing that was said is left out, nothing that is not durable is in it.
+        nothing that was said is left out, nothing that is not durable is in it. The first call
+        reads the journal, and raises StoreError if it cannot.
         """
-        self._own()
+        if not self._knows_newest:
+            self._newest.take(await self._on(self._writer, self._own().last_predictions))
+            self._knows_newest = True
         return self._newest.find(symbol, model)
 
     async def at(self, symbol: str, event_ns: int) -> tuple[Prediction, ...]:

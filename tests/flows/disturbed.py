@@ -21,6 +21,7 @@ from alphapulse.domain.inference import DecisionRecord
 from alphapulse.execution.outages import Told
 from alphapulse.execution.recorder import Recorder
 from alphapulse.storage.alerts import alert_of
+from alphapulse.storage.conditions import Asked
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home, Run
@@ -142,7 +143,7 @@ def kept(run: Run) -> dict[str, list[tuple[Any, ...]]]:
         return {
             table: [
                 tuple(struct.pack("<d", v) if isinstance(v, float) else v for v in row.values())
-                for row in reader.find(table, "TRUE", []).to_pylist()
+                for row in reader.find(Asked(table, {}, lake_first=True)).to_pylist()
             ]
             for table in TABLES
         }

@@ -14,6 +14,7 @@ import pytest
 
 from alphapulse.config import Settings, Storage
 from alphapulse.domain.inference import inference_id
+from alphapulse.storage.conditions import Asked
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home, Run
@@ -109,7 +110,7 @@ def ids_of(seconds: set[int], run: Run) -> set[str]:
 
 def assert_whole_and_once(reader: HistoryReader, acknowledged: set[int], run: Run) -> None:
     found = {
-        table: reader.find(table, "TRUE", []).to_pylist()
+        table: reader.find(Asked(table, {}, lake_first=True)).to_pylist()
         for table in ("inferences", "predictions", "packages", "rows")
     }
     ids = [row["id"] for row in found["inferences"]]
@@ -147,7 +148,7 @@ def test_batches_reach_the_lake_exactly_once_through_kills_of_the_writer(run: Ru
         acknowledged |= set(write_until_killed(HISTORY_WRITER, run, first=first, moment=moment))
         reader = HistoryReader(runs=run.path.parent, lake_uri=lake_uri)
         assert_whole_and_once(reader, acknowledged, run)
-        answered = [row["event_ns"] for row in reader.find("outcomes", "TRUE", []).to_pylist()]
+        answered = [row["event_ns"] for row in reader.find(Asked("outcomes", {})).to_pylist()]
         assert {instant(second) for second in acknowledged} <= set(answered)
         assert len(answered) == len(set(answered))
         reader.close()

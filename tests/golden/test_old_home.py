@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from alphapulse.config import Storage
+from alphapulse.storage.conditions import Asked
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home
@@ -47,7 +48,7 @@ def reader(home: Home) -> Iterator[HistoryReader]:
 
 
 def rows_of(reader: HistoryReader, table: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = reader.find(table, "TRUE", []).to_pylist()
+    found: list[dict[str, Any]] = reader.find(Asked(table, {}, lake_first=True)).to_pylist()
     return found
 
 

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from alphapulse.config import Storage
+from alphapulse.storage.conditions import Asked, Span
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.history_reader import HistoryReader
 from alphapulse.storage.home import Home, Run
@@ -122,7 +123,8 @@ class Check:
         reader = HistoryReader(runs=self._run.path.parent, lake_uri=self._lake_uri)
         for table in COLUMNS:
             with self.found.reading(table):
-                found = reader.find(table, "event_ns >= ?", [event_ns_of(table, since)])
+                where = {"event_ns": Span(event_ns_of(table, since))}
+                found = reader.find(Asked(table, where, lake_first=True))
                 tables[table] = found.filter(pa.array(numbers_of(table, found) >= since))
         reader.close()
         if len(tables) == len(COLUMNS):
