@@ -91,8 +91,7 @@ class InferenceHistory(InferenceStore):
             runs=home.path / "runs", lake_uri=lake_uri, archive_uri=self._pruning.archive_uri
         )
         self._journal = self._journal_of(run) if run else None
-        self._newest = Newest()
-        self._knows_newest = False  # also what was said before this process
+        self._newest, self._knows_newest = Newest(), False
         # Counts are read beside the writer, so that asking for them never waits for an append.
         self._gauge = JournalReader(run.journal_path) if run else None
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="journal")
@@ -157,10 +156,12 @@ class InferenceHistory(InferenceStore):
         """Return the newest Prediction of this run by symbol and model, from memory.
 
         Those of a symbol come in the order its models answered. None is every symbol, every model;
-        nothing that was said is left out, nothing that is not durable is in it.
+        nothing that was said is left out, nothing that is not durable is in it. The first call
+        reads the journal, and raises StoreError if it cannot.
         """
-        if not self._knows_newest:  # the journal could not be read at the start
-            await self._on(self._writer, partial(self._read_newest, self._own()))
+        if not self._knows_newest:
+            self._newest.take(await self._on(self._writer, self._own().last_predictions))
+            self._knows_newest = True
         return self._newest.find(symbol, model)
 
     async def at(self, symbol: str, event_ns: int) -> tuple[Prediction, ...]:
@@ -306,7 +307,6 @@ class InferenceHistory(InferenceStore):
             return False, 0
         try:
             counts, named = self._journal.counts(), self._journal.batches()
-            self._read_newest(self._journal)
         except StoreError:
             return True, 0
         is_waiting = bool(counts["unbatched"] or counts["unbatched_rest"])
@@ -315,10 +315,6 @@ class InferenceHistory(InferenceStore):
     def _journal_of(self, run: Run) -> Journal:
         lake_only = partial(self._reader.newest_in_lake, run.id)
         return Journal(run.journal_path, run=run.id, lake_only=lake_only)
-
-    def _read_newest(self, journal: Journal) -> None:
-        self._newest.take(journal.last_predictions())
-        self._knows_newest = True
 
     def _own(self) -> Journal:
         if self._journal is None:

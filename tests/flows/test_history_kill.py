@@ -48,7 +48,7 @@ def test_what_was_acknowledged_survives_calls_that_fail(error: str) -> None:
     figures = kill(15, f"--disk={error}", "--seed=20240807")
 
     assert_nothing_wrong(figures)
-    assert figures["refused"] > 100
+    assert figures["refused"] > 20
     assert sum(count for name, count in figures.items() if name.startswith("faults_")) > 100
     assert figures["recoveries"] > 4
 
@@ -60,7 +60,7 @@ def test_what_was_acknowledged_survives_a_disk_without_room() -> None:
     figures = kill(15, "--disk=full", "--seed=20240808")
 
     assert_nothing_wrong(figures)
-    assert figures["refused"] > 100
+    assert figures["refused"] > 20
     assert figures["recoveries"] > 4
 
 

@@ -153,7 +153,7 @@ def test_a_killed_writer_loses_and_doubles_nothing(endpoint: str, run: Run) -> N
 
     reader = HistoryReader(runs=run.path.parent, lake_uri=lake_uri)
     for table in ("inferences", "outcomes"):
-        seconds = {row["event_ns"] for row in reader.find(table, "TRUE", []).to_pylist()}
+        seconds = {row["event_ns"] for row in reader.fetch(table, {})}
         assert {instant(second) for second in range(first)} <= seconds
     reader.close()
     assert was_midway > 0

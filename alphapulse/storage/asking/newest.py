@@ -10,9 +10,8 @@ from alphapulse.domain.inference import Prediction
 class Newest:
     """The newest Prediction by symbol and model; the writer adds to it what became durable."""
 
-    def __init__(self, predictions: Iterable[Prediction] = ()) -> None:
+    def __init__(self) -> None:
         self._said: dict[str, dict[str, Prediction]] = {}
-        self.take(predictions)
 
     def take(self, predictions: Iterable[Prediction]) -> None:
         """Remember those that are newer than what is known; the others change nothing."""

@@ -37,14 +37,15 @@ class Replacing(sqlite3.Connection):
 
     def execute(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Replace where the journal leaves alone."""
-        if not sql.startswith("INSERT INTO decisions"):
-            return super().execute(sql, *values)
-        before = super().execute("SELECT count(*) FROM decisions").fetchone()
-        replacing = sql.replace("INSERT", "INSERT OR REPLACE").split(" ON CONFLICT")[0]
-        cursor = super().execute(replacing, *values)
-        if before == super().execute("SELECT count(*) FROM decisions").fetchone():
-            return super().execute("DELETE FROM decisions WHERE FALSE")  # no row changed
-        return cursor
+        found = super().execute(sql, *values)
+        if sql.startswith("SELECT 1 FROM decisions") and found.fetchone():
+            super().execute(
+                "UPDATE decisions SET number = (SELECT max(number) + 1 FROM decisions) "
+                "WHERE event_ns = ? AND symbol = ?",
+                *values,
+            )
+            return super().execute("SELECT 1")
+        return found
 
 
 class InTwoPieces(sqlite3.Connection):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -334,8 +336,8 @@ def test_record_damaged_in_the_spill_is_lost_by_its_ids_and_the_others_are_store
     spill.close()
     spill = Spill(spill.path, run=RUN, max_bytes=MIB)
     recorder = a_spilling(store, spill, notes=notes)
-    content = spill.path.read_bytes()
-    spill.path.write_bytes(content.replace(a_record(2).trace_id.encode(), b"\xff" * 16))
+    with closing(sqlite3.connect(spill.path)) as db, db:
+        db.execute("UPDATE decisions SET peers = x'ff' WHERE event_ns = ?", (instant(2),))
     store.failing = False
     asyncio.run(recorder.recover(timeout_s=SOON_S))
 

@@ -307,7 +307,9 @@ def test_a_lake_lost_under_way_is_told_once_and_filled_again(
 def test_last_answers_from_memory_what_became_durable(
     history: InferenceHistory, home: Home, run: Run
 ) -> None:
-    fill(history, run, flushed=1, unflushed=2)
+    fill(history, run, flushed=1, unflushed=1)
+    asyncio.run(history.last())  # reads what is there
+    asyncio.run(history.append([record(2, symbol=symbol, run=run.id) for symbol in SYMBOLS]))
     with pytest.raises(StoreError):
         asyncio.run(history.append([record(7, run="another run")]))
     asyncio.run(history.append([record(0, run=run.id)]))  # an old one again
