@@ -86,6 +86,8 @@ def _trader(trader: Mapping[str, Any]) -> list[Metric]:
         decisions,
         CounterMetricFamily(f"{PREFIX}_records_flagged", "Not durable at once.", trader["flagged"]),
         CounterMetricFamily(f"{PREFIX}_records_lost", "Never durable.", trader["lost"]),
+        _one("records_spilled", "Of those, in the spill.", trader["spilled"]),
+        CounterMetricFamily(f"{PREFIX}_records_recovered", "Durable later.", trader["recovered"]),
         _one("records_pending", "Decisions that wait for the store.", trader["pending"]),
     ]
 
