@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -23,6 +24,7 @@ from deltalake import (
     write_deltalake,
 )
 from deltalake.exceptions import DeltaError, TableNotFoundError
+from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.market import SECOND_NS, Bools
@@ -90,9 +92,9 @@ class Lake:
         with self.opened(table) as delta:
             if delta is None:
                 return None, [0] * len(writers)
-            # an older lake lacks the newer columns: they are null
-            dataset = delta.to_pyarrow_dataset(schema=_with_day(table))
-            return dataset, [delta.transaction_version(writer) or 0 for writer in writers]
+            return self._dataset(delta, table), [
+                delta.transaction_version(writer) or 0 for writer in writers
+            ]
 
     def take(self, journal: JournalReader, *, writer: str) -> int:
         """Write every named batch of `journal` a table lacks and return the number of commits.
@@ -134,7 +136,7 @@ class Lake:
         with self._failing(table):
             field = pyarrow.dataset.field
             at = (field("symbol") == symbol) & (field("day") == day)
-            stored = delta.to_pyarrow_dataset(schema=_with_day(table))
+            stored = self._dataset(delta, table)
             num = sum(int(leaves(batch).sum()) for batch in stored.to_batches(filter=at))
             if num:
                 kept = (b.filter(pa.array(~leaves(b))) for b in stored.to_batches(filter=at))
@@ -169,6 +171,15 @@ class Lake:
         """Lend a table at its newest version, None without a batch; what fails is a StoreError."""
         with self._failing(table):
             yield self._newest(table)
+
+    def _dataset(self, delta: DeltaTable, table: str) -> pyarrow.dataset.Dataset:
+        """Return a table's files to be read; what an older lake lacks of the columns is null."""
+        filesystem = None
+        if not is_object_store(self.uri):
+            # deltalake's own calls back into Python from other threads, and may wait for ever
+            folder = str(Path(self.uri, table).absolute())
+            filesystem = SubTreeFileSystem(folder, LocalFileSystem())
+        return delta.to_pyarrow_dataset(schema=_with_day(table), filesystem=filesystem)
 
     def _write(self, table: str, content: pa.RecordBatchReader, transaction: Transaction) -> None:
         with self._failing(table):
