@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -36,8 +35,7 @@ class Life:
         seed: of its choices.
         flushes: whether batches go to the lake, one after the other all the time.
         pause_s: between two appends, at most.
-        removes_at_once: whether the upkeep waits for the flushes, and removes files just replaced;
-            beside a flush it leaves alone what is younger than an hour.
+        removes_at_once: whether the upkeep removes files just replaced, not those of an hour ago.
         on_sound_disk: whether nothing fails.
     """
 
@@ -159,12 +157,11 @@ class _Writer:
                 self._board.say_recovered()
 
     async def _keep_up(self) -> None:
-        at_once = self._life.removes_at_once
-        uri, hours = str(self._home.path / "lake"), 0 if at_once else 1
+        uri, hours = str(self._home.path / "lake"), 0 if self._life.removes_at_once else 1
         while True:
             table = self._random.choice(list(COLUMNS))
             work = partial(keep_up, uri, table, keep_replaced_h=hours)
-            async with self._turn if at_once else contextlib.nullcontext():
+            async with self._turn:  # a flush may compact too: two at once would double the rows
                 await self._tried(partial(asyncio.to_thread, work))
             await asyncio.sleep(self._random.uniform(0, UPKEEP_PAUSE_S))
 
