@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import random
+import select
 import shutil
 import signal
 import sqlite3
@@ -44,6 +45,7 @@ OF_THE_LAKE = {
 }
 POLL_S = 5e-5
 LONGEST_S = 2.0  # a writer is killed then, whether or not the phase came
+CHECK_S = 60.0  # for a look at what is left
 RECOVERY_S = 30.0  # within which a healed writer must have got through what it was refused
 _LIBC = ctypes.CDLL(None)
 
@@ -111,7 +113,12 @@ class Child:
         return self._status is not None
 
     def result(self) -> dict[str, Any]:
-        """Wait for it and return what its work did, or `said`, its last words."""
+        """Wait for it and return what its work did, or its `code` and last words, `said`.
+
+        One that does not end within a minute is killed.
+        """
+        if not select.select([self._read], [], [], CHECK_S)[0]:
+            os.kill(self._pid, signal.SIGKILL)
         with os.fdopen(self._read) as pipe:
             said = pipe.read()
         if self._status is None:
@@ -244,8 +251,9 @@ class Killer:
     def _look(self, check: Callable[[], dict[str, Any]]) -> bool:
         """Return whether nothing is wrong."""
         found = Child(check).result()
-        if "code" in found:
-            found = {"unreadable": 1, "said": [f"a check ended: {found['said'][-1000:]}"]}
+        if code := found.get("code"):
+            kind = "stuck" if code == -signal.SIGKILL else "unreadable"
+            found = {kind: 1, "said": [f"a check ended with {code}: {found['said'][-1000:]}"]}
         self.tally.add_found(found)
         return not found["said"]
 
