@@ -8,10 +8,9 @@ a range of numbers of each.
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,11 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord
 from alphapulse.domain.learning import Outcome
 from alphapulse.storage.encoding import EncodedRecord, encode, encode_note, encode_outcome
-from alphapulse.storage.journal_layout import create, require_layout, upgrade
-from alphapulse.storage.journal_reader import (
-    UPGRADE_S,
-    Batch,
-    JournalReader,
-    closing_on_error,
-    newest_number,
-)
+from alphapulse.storage.journal_layout import make
+from alphapulse.storage.journal_reader import Batch, JournalReader, newest_number
 from alphapulse.storage.tables import NUM_VALUES, NUMBERED
 
 Write = Callable[[sqlite3.Connection], int]  # part of a transaction; returns how much was new
-PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 
 
 class Journal(JournalReader):
@@ -122,18 +114,17 @@ class Journal(JournalReader):
                 )
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            self.path, timeout=self._busy_timeout_s, check_same_thread=False, isolation_level=None
-        )
-        with closing_on_error(db):
-            db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that what retention frees can go
-            db.execute("PRAGMA journal_mode = WAL")
-            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                create(db, run=self.run, name=secrets.token_hex(4))
-            if not require_layout(db, self.path):
-                upgrade(self.path, timeout_s=UPGRADE_S)
-        return db
+        if not self.path.exists():
+            make(self.path, run=self.run)
+        # A reader has the index of the log open first. Without it SQLite 3.40 removes a log it did
+        # not read, rows and all, if it can neither cut the index nor open it again to write.
+        with closing(super()._open()):
+            return sqlite3.connect(
+                self.path,
+                timeout=self._busy_timeout_s,
+                check_same_thread=False,
+                isolation_level=None,
+            )
 
     @contextmanager
     def _transaction(self, *, synchronous: str = "NORMAL") -> Iterator[sqlite3.Connection]:
