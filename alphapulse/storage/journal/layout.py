@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ from alphapulse.storage.tables import (
     VIEWS_SQL,
 )
 
+PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 _MARK = f"INSERT OR REPLACE INTO meta VALUES ('layout', '{JOURNAL_LAYOUT}');\n"
 # Which rows a batch holds was kept by column once, for outcomes in a table of their own.
 _EDGES = {
@@ -31,22 +33,31 @@ DROP TABLE outcome_batches;
 }
 
 
-def create(db: sqlite3.Connection, *, run: str, name: str, lake_only_ns: int) -> None:
-    """Make the tables of a new journal in one transaction; its rows carry today's schema.
+def make(path: Path, *, run: str, lake_only_ns: int) -> None:
+    """Make a new journal, whole or not at all; its rows carry today's schema.
 
     Args:
-        db: an empty database.
+        path: where there is none.
         run: id of the run.
-        name: a mark no other journal has.
         lake_only_ns: newest event time of what the lake holds of the run already, -1 for nothing.
+
+    Raises sqlite3.Error or OSError if it cannot be written.
     """
-    remarks = {"schema_version": str(SCHEMA_VERSION), "run": run, "journal": name}
+    remarks = {"schema_version": SCHEMA_VERSION, "run": run, "journal": secrets.token_hex(4)}
     if lake_only_ns >= 0:
-        remarks[LAKE_ONLY] = str(lake_only_ns)
+        remarks[LAKE_ONLY] = lake_only_ns
     inserts = "".join(
         f"INSERT INTO meta VALUES ('{key}', '{value}');" for key, value in remarks.items()
     )
-    db.executescript(f"BEGIN IMMEDIATE;{TABLES_SQL}{VIEWS_SQL}{inserts}{_MARK}COMMIT;")
+    unborn = path.with_name(f".{path.name}")  # a reader that finds a journal finds its tables
+    for left in path.parent.glob(f"{unborn.name}*"):
+        left.unlink()
+    with closing(sqlite3.connect(unborn, isolation_level=None)) as db:
+        db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
+        db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that what retention frees can go
+        db.executescript(f"BEGIN IMMEDIATE;{TABLES_SQL}{VIEWS_SQL}{inserts}{_MARK}COMMIT;")
+        db.execute("PRAGMA journal_mode = WAL")
+    unborn.rename(path)
 
 
 def require_layout(db: sqlite3.Connection, path: Path) -> bool:

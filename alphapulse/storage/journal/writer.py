@@ -8,10 +8,9 @@ a range of numbers of each.
 
 from __future__ import annotations
 
-import secrets
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,8 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord
 from alphapulse.domain.learning import Outcome
 from alphapulse.storage.journal.encoding import EncodedRecord, encode, encode_note, encode_outcome
-from alphapulse.storage.journal.layout import create, require_layout, upgrade
+from alphapulse.storage.journal.layout import make
 from alphapulse.storage.journal.reader import (
-    UPGRADE_S,
     Batch,
     JournalReader,
     closing_on_error,
@@ -53,7 +51,6 @@ _INTO_DECISIONS = _insert_sql("decisions", (*DECISION, *_SHARED, *_NUMBERS))
 _INTO_OUTPUTS = _insert_sql("outputs", (*OUTPUT, *MADE, "made"))
 _ELSEWHERE, _UNMADE = ("",) * len(_SHARED), ("",) * len(MADE)  # older journals demand a value
 CHECKPOINT_PAGES = 4096  # 32 MiB: a checkpoint waits for the disk, and most pages change often
-PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 
 
 class Journal(JournalReader):
@@ -159,19 +156,20 @@ class Journal(JournalReader):
                 )
 
     def _open(self) -> sqlite3.Connection:
-        db = sqlite3.connect(
-            self.path, timeout=self._busy_timeout_s, check_same_thread=False, isolation_level=None
-        )
-        with closing_on_error(db):
-            db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
-            db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that what retention frees can go
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
-            if not db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-                mark, known_ns = secrets.token_hex(4), self._lake_only()
-                create(db, run=self.run, name=mark, lake_only_ns=known_ns)
-            if not require_layout(db, self.path):
-                upgrade(self.path, timeout_s=UPGRADE_S)
+        if not self.path.exists():
+            make(self.path, run=self.run, lake_only_ns=self._lake_only())
+        # A reader has the index of the log open first. Without it SQLite 3.40 removes a log it did
+        # not read, rows and all, if it can neither cut the index nor open it again to write.
+        with closing(super()._open()):
+            db = sqlite3.connect(
+                self.path,
+                timeout=self._busy_timeout_s,
+                check_same_thread=False,
+                isolation_level=None,
+            )
+            with closing_on_error(db):
+                db.execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
+                db.execute("SELECT count(*) FROM meta").fetchone()  # opens the index itself
         return db
 
     @contextmanager
