@@ -30,7 +30,7 @@ def noted(home: Path, table: str) -> list[dict[str, Any]]:
     """Return every row of a table that is kept beside the inferences, in journal and lake."""
     lake_uri = load_settings(home, environ={}).storage.lake_uri or str(home / "lake")
     reader = HistoryReader(runs=home / "runs", lake_uri=lake_uri)
-    found: list[dict[str, Any]] = reader.find(table, "TRUE", []).to_pylist()
+    found = reader.fetch(table, {})
     reader.close()
     return found
 
