@@ -86,10 +86,18 @@ class Session:
 
         Raises Unavailable when the cluster itself no longer answers.
         """
+        watching = asyncio.create_task(self._watch())
+        try:
+            await self._run(stop_asked=stop_asked, show=show)
+        finally:
+            watching.cancel()  # a session that ends early must not ask the next one's actors
+
+    async def _run(
+        self, *, stop_asked: Callable[[], bool], show: Callable[[dict[str, Any]], None]
+    ) -> None:
         trader = cluster.Trader()
         loop = asyncio.ensure_future(_result(self._trader))
         stopping = False
-        watching = asyncio.create_task(self._watch())
         while not loop.done():
             await asyncio.wait([loop], timeout=POLL_S)
             try:
@@ -106,7 +114,6 @@ class Session:
             if loop.done() and isinstance(loop.exception(), RayActorError):
                 log.warning("trader is being restarted")
                 loop = asyncio.ensure_future(_result(self._trader))
-        watching.cancel()
         await loop
 
     async def _watch(self) -> None:
