@@ -27,6 +27,7 @@ def kill(kills: int, *options: str) -> dict[str, Any]:
     )
     assert ended.stdout, ended.stderr
     figures: dict[str, Any] = json.loads(ended.stdout)
+    assert ended.returncode == any(figures[name] for name in DEFECTS), ended.stderr
     return figures
 
 

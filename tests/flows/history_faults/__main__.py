@@ -54,7 +54,11 @@ def work(given: argparse.Namespace, folder: Path) -> int:
         faults = faulting.FullDisk(folder)
     plant = PLANTS[given.plant][0] if given.plant else None
     killer = Killer(folder, seed=given.seed, faults=faults, plant=plant)
-    killer.kill(given.kills, until_wrong=plant is not None)
+    try:
+        killer.kill(given.kills, until_wrong=plant is not None)
+    finally:
+        if isinstance(faults, faulting.FullDisk):
+            faults.unmount()
     figures = killer.tally.as_dict()
     if given.json:
         print(json.dumps(figures, indent=2))

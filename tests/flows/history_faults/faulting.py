@@ -98,6 +98,7 @@ class FullDisk:
 
     def __init__(self, folder: Path) -> None:
         """Mount it at `folder`, in the mount namespace `run_apart` gave this process."""
+        self._folder = folder
         self._ballast = folder / "ballast"
         self._filled = 0
         command = ["mount", "-t", "tmpfs", "-o", f"size={DISK_MB}m", "tmpfs", str(folder)]
@@ -119,6 +120,10 @@ class FullDisk:
     def counts(self) -> dict[str, int]:
         """Return how often it was filled."""
         return {"times_filled": self._filled}
+
+    def unmount(self) -> None:
+        """Take it away; what was on it is gone."""
+        subprocess.run(["umount", str(self._folder)], check=True)
 
 
 def is_preloaded() -> bool:

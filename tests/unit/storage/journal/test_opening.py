@@ -62,7 +62,7 @@ def test_readers_find_no_journal_where_there_was_no_room_to_make_one(tmp_path: P
     assert Journal(path, run=RUN).append([record(0)]) == 1
 
 
-@pytest.mark.parametrize("after", range(6))
+@pytest.mark.parametrize("after", range(14))
 def test_no_row_is_lost_where_two_calls_fail_as_a_journal_is_opened(
     tmp_path: Path, after: int
 ) -> None:
