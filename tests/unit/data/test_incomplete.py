@@ -15,7 +15,7 @@ from alphapulse.data.cache import MarketCache
 from alphapulse.data.feed import MarketFeed
 from alphapulse.data.tape import Tape
 from alphapulse.data.validation import Validator
-from alphapulse.domain.inference import DecisionPoint, InputPackage
+from alphapulse.domain.inference import DecisionPoint, DecisionRecord, InputPackage
 from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import (
     SECOND_NS,
@@ -33,7 +33,9 @@ from alphapulse.domain.windows import CacheView
 from alphapulse.features.inputs import rebuild
 from alphapulse.features.rows import BOOK_COLUMN, BUCKET_COLUMN
 from alphapulse.interfaces import DataProvider
-from alphapulse.storage.journal.encoding import encode, streams_of
+from alphapulse.storage.journal.encoding import package_of
+from alphapulse.storage.journal.writer import Journal
+from alphapulse.storage.tables import COLUMNS
 from tests.unit.storage.asking.test_rebuild import records_of
 
 INSTRUMENTS = Market().instruments
@@ -219,7 +221,10 @@ def test_an_input_masks_the_seconds_and_says_so(came_late: Led, as_recorded: Led
     np.testing.assert_array_equal(input.flags_SFT[1], whole.flags_SFT[1])
 
 
-def test_inputs_before_and_after_come_back_from_rows_stored_once(came_late: Led) -> None:
+def test_inputs_before_and_after_come_back_from_rows_stored_once(
+    came_late: Led, tmp_path: Path
+) -> None:
+    journal = Journal(tmp_path / "journal.sqlite", run="as a test asks")
     stored: dict[tuple[str, str], dict[int, tuple[int, np.ndarray]]] = {}
     num_told = 0
     for point in came_late.points.values():
@@ -233,20 +238,19 @@ def test_inputs_before_and_after_come_back_from_rows_stored_once(came_late: Led)
             bits = np.array([stream[ns][0] for ns in times], np.uint8)
             rows[key] = (np.array(times), bits, np.stack([stream[ns][1] for ns in times]))
         for record in records_of(point, run="as a test asks"):
-            package = kept(record.package, encode(record).decision)
+            package = kept(journal, record)
             num_told += sum(len(ref.incomplete_ns) for ref in package.streams)
             rebuilt = rebuild(package, rows)
             assert rebuilt.content_hash == package.input_hash
     assert num_told > 0
 
 
-def kept(package: InputPackage, values: tuple[object, ...]) -> InputPackage:
-    """Return a package with the streams as a journal keeps them."""
-    streams, forming, layout = (values[19], values[20], values[21])
-    assert isinstance(streams, bytes)
-    assert isinstance(forming, bytes)
-    assert isinstance(layout, str)
-    return replace(package, streams=streams_of(streams, forming, layout))
+def kept(journal: Journal, record: DecisionRecord) -> InputPackage:
+    """Return a record's package as a journal gives it back."""
+    journal.append([record])
+    place = (record.package.symbol, record.package.event_ns)
+    (row,) = journal.select("packages", "symbol = ? AND event_ns = ?", place)
+    return package_of(dict(zip(COLUMNS["packages"], row, strict=True)))
 
 
 def test_what_was_traded_is_unknown_in_a_second_told_in_time(
