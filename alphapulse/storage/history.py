@@ -109,7 +109,8 @@ class InferenceHistory(InferenceStore):
     async def append(self, records: Sequence[DecisionRecord]) -> int:
         """Make the records durable and return how many were new; the others change nothing.
 
-        Raises StoreError if nothing of the call was stored; the same call may be made again.
+        Raises StoreError if that is not certain; the same call may be made again: what was stored
+        all the same changes nothing then.
         """
         new = await self._write(partial(self._own().appending, records))
         for record in records:
