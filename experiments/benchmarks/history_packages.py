@@ -17,7 +17,7 @@ from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
 from alphapulse.storage.journal.writer import Journal
 from alphapulse.storage.lake.delta import Lake
-from alphapulse.storage.tables import COLUMNS
+from alphapulse.storage.lake.upkeep import Upkeep
 from experiments.benchmarks.history_exact import differing
 from experiments.benchmarks.history_naive import write_naive
 from experiments.benchmarks.history_records import INSTRUMENTS, SETTINGS, Collected, new_run
@@ -150,9 +150,9 @@ async def stored(records: Sequence[DecisionRecord], folder: Path) -> Home:
         await history.append([replace(record, run=run.id)])
     await history.flush()
     history.close()
-    lake = Lake(str(home.path / "lake"))
-    for table in COLUMNS:
-        lake.compact(table)
+    upkeep = Upkeep(Lake(str(home.path / "lake")))
+    while upkeep.step(everything=True):
+        pass
     return home
 
 
