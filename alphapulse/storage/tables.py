@@ -126,6 +126,7 @@ COLUMNS: Mapping[str, Mapping[str, type]] = {
 NOTES = ("orders", "examples", "training_rounds", "alerts")
 # Remark of a journal: newest event time [ns UTC] of what it does not hold, and the lake does.
 LAKE_ONLY = "lake_only_ns"
+BATCHED = "inferences"  # remark of a journal: how many inferences its batches hold
 ALL = "ALL"  # the symbol of a row that is of no symbol alone: each is in a partition of the lake
 COMPRESSED = frozenset({"streams", "forming", "peers", "substitutions", "cells"})  # in a journal
 KEYS: Mapping[str, tuple[str, ...]] = {  # what is stored once, in the order of an answer
@@ -156,7 +157,7 @@ NUMBERED: Mapping[str, str] = {  # by series, the journal's table that numbers i
     **{table: f"noted_{table}" for table in NOTES},
 }
 # How a journal keeps them: raised with every change of what follows, see `journal_layout.upgrade`.
-JOURNAL_LAYOUT = 3
+JOURNAL_LAYOUT = 4
 HEX = frozenset({"id", "inference_id"})  # kept as bytes, half as long
 _SQL = {str: "TEXT NOT NULL", int: "INTEGER", float: "", bytes: "BLOB"}
 
@@ -199,10 +200,18 @@ DECISION = (  # the others
     *("input_hash", "action", "confidence", "utility_r", "reason"),
     *("last_trade_id", "last_book_id", "peers", "account"),
 )
+# What a decision has several of is found by its number, without an index: the decision's number
+# times this, plus the place among the decision's own, in the order they were made.
+PLACES: Mapping[str, int] = {"outputs": 64, "forecasts": 1024}
 OUTPUT = (
-    *("decision", "id", "model", "action", "p_buy", "p_sell", "p_hold"),
+    *("id", "model", "action", "p_buy", "p_sell", "p_hold"),
     *("confidence", "utility_r", "hidden", "weights"),
 )
+FORECAST = (  # `output` is the place of the output it is part of
+    *("output", "timeframe", "level", "kind", "p_high", "p_low"),
+    *("pivot_ns", "bars_ahead", "price", "move", "p_done", "confidence"),
+)
+ROW = ("stream", "ts_ns", "event_ns", "flags", "cells", "cells_layout")
 # Columns kept as rows of `pieces`, and what names those, see `sharing`: an instant's decisions show
 # the same forming rows. An older journal keeps all of them with the decision.
 PIECES: Mapping[str, tuple[str, ...]] = {
@@ -213,6 +222,23 @@ PIECES: Mapping[str, tuple[str, ...]] = {
 
 
 HASHES = ("trace_id", "input_hash")  # as bytes where they are hexadecimal, half as long
+
+
+def numbers_sql(table: str, decisions: str) -> str:
+    """Return SQL for the numbers in `outputs` or `forecasts` of decisions that `?` mean.
+
+    Args:
+        table: one of `PLACES`.
+        decisions: two expressions, the decision after which and up to which: `":after, :to"`.
+    """
+    after, to = decisions.split(", ")
+    num = PLACES[table]
+    return f"number >= ({after} + 1) * {num} AND number < ({to} + 1) * {num}"
+
+
+def _of_sql(row: str, table: str, decision: str) -> str:
+    num = PLACES[table]
+    return f"{row}.number BETWEEN {decision} * {num} AND {decision} * {num} + {num - 1}"
 
 
 def _hex_sql(name: str) -> str:
@@ -244,9 +270,8 @@ _DECIDED = ", ".join(
     + _shared_sql("d", "alike", ALIKE)
     + _shared_sql("d", "shown", SHOWN)
 )
-_SAID = ", ".join(
-    ["o.rowid AS position", *(f"o.{n} AS {n}" for n in OUTPUT), *_shared_sql("o", "made", MADE)]
-)
+_FORETOLD = ", ".join(f"f.{n} AS {n}" for n in FORECAST if n != "output")
+_SAID = ", ".join([*(f"o.{n} AS {n}" for n in OUTPUT), *(f"made.{n} AS {n}" for n in MADE)])
 # What is the same for all models of a decision is kept once; the tables are views.
 # A column without a type keeps -0.0, which REAL would turn into 0.0.
 TABLES_SQL = f"""
@@ -272,20 +297,19 @@ CREATE TABLE IF NOT EXISTS decisions (
   alike INTEGER, shown INTEGER, streams_piece INTEGER, own_piece INTEGER, reference_piece INTEGER,
   substitutions_piece INTEGER, UNIQUE (event_ns, symbol));
 CREATE TABLE IF NOT EXISTS outputs (
-  decision INTEGER NOT NULL, id BLOB NOT NULL, model TEXT NOT NULL, version TEXT NOT NULL,
-  action TEXT NOT NULL, p_buy, p_sell, p_hold, confidence, utility_r,
-  hidden BLOB NOT NULL, hidden_layout TEXT NOT NULL, weights TEXT NOT NULL,
-  made INTEGER, UNIQUE (decision, model));
+  number INTEGER PRIMARY KEY, id BLOB NOT NULL, model TEXT NOT NULL, action TEXT NOT NULL,
+  p_buy, p_sell, p_hold, confidence, utility_r, hidden BLOB NOT NULL, weights TEXT NOT NULL,
+  made INTEGER NOT NULL);
 CREATE TABLE IF NOT EXISTS forecasts (
-  decision INTEGER NOT NULL, model TEXT NOT NULL, timeframe TEXT NOT NULL, level INTEGER NOT NULL,
-  kind TEXT NOT NULL, p_high, p_low, pivot_ns INTEGER NOT NULL,
-  bars_ahead, price, move, p_done, confidence,
-  UNIQUE (decision, model, timeframe, level));
+  number INTEGER PRIMARY KEY, output INTEGER NOT NULL, timeframe TEXT NOT NULL,
+  level INTEGER NOT NULL, kind TEXT NOT NULL, p_high, p_low, pivot_ns INTEGER NOT NULL,
+  bars_ahead, price, move, p_done, confidence);
+CREATE TABLE IF NOT EXISTS streams (
+  number INTEGER PRIMARY KEY, symbol TEXT NOT NULL, stream TEXT NOT NULL, UNIQUE (symbol, stream));
 CREATE TABLE IF NOT EXISTS closed_rows (
-  number INTEGER PRIMARY KEY, symbol TEXT NOT NULL, stream TEXT NOT NULL, ts_ns INTEGER NOT NULL,
-  event_ns INTEGER NOT NULL, flags INTEGER NOT NULL,
-  cells BLOB NOT NULL, cells_layout TEXT NOT NULL,
-  UNIQUE (symbol, stream, ts_ns));
+  number INTEGER PRIMARY KEY, stream INTEGER NOT NULL, ts_ns INTEGER NOT NULL,
+  event_ns INTEGER NOT NULL, flags INTEGER NOT NULL, cells BLOB NOT NULL, cells_layout NOT NULL,
+  UNIQUE (stream, ts_ns));
 CREATE TABLE IF NOT EXISTS last (
   symbol TEXT NOT NULL, model TEXT NOT NULL, event_ns INTEGER NOT NULL, decision INTEGER NOT NULL,
   PRIMARY KEY (symbol, model)) WITHOUT ROWID;
@@ -314,8 +338,9 @@ ADDED: Mapping[str, Mapping[str, str]] = {
     },
     "outputs": {"made": "INTEGER"},
 }
+VIEWS = ("run", *COLUMNS, "decided", "said", "foretold", "closed")
 VIEWS_SQL = (
-    "".join(f"DROP VIEW IF EXISTS {view};\n" for view in ("run", *COLUMNS, "decided", "said"))
+    "".join(f"DROP VIEW IF EXISTS {view};\n" for view in VIEWS)
     + f"""
 CREATE VIEW run AS SELECT
   (SELECT value FROM meta WHERE key = 'run') AS run,
@@ -323,22 +348,32 @@ CREATE VIEW run AS SELECT
 CREATE VIEW decided AS
   SELECT {_DECIDED} FROM decisions d
   LEFT JOIN alike ON alike.number = d.alike LEFT JOIN shown ON shown.number = d.shown;
-CREATE VIEW said AS SELECT {_SAID} FROM outputs o LEFT JOIN made ON made.number = o.made;
+CREATE VIEW said AS SELECT
+  o.number, o.number / {PLACES["outputs"]} AS decision, o.number % {PLACES["outputs"]} AS place,
+  {_SAID} FROM outputs o JOIN made ON made.number = o.made;
+CREATE VIEW foretold AS SELECT
+  f.number, f.number / {PLACES["forecasts"]} AS decision, f.number % {PLACES["forecasts"]} AS place,
+  model, id, {_FORETOLD} FROM forecasts f JOIN outputs o
+  ON o.number = f.number / {PLACES["forecasts"]} * {PLACES["outputs"]} + f.output;
+CREATE VIEW closed AS SELECT
+  c.number, of.symbol, of.stream, ts_ns, event_ns, flags, cells,
+  CASE typeof(cells_layout) WHEN 'integer' THEN '<f8[' || cells_layout || ']' ELSE cells_layout END
+  AS cells_layout
+  FROM closed_rows c JOIN streams of ON of.number = c.stream;
 CREATE VIEW inferences AS SELECT
-  d.number, o.position, lower(hex(o.id)) AS id, run.*, trace_id, symbol, reference,
+  d.number, o.place AS position, lower(hex(o.id)) AS id, run.*, trace_id, symbol, reference,
   model, version, event_ns, received_ns, decided_at_ns, window_version, input_hash, spec_version,
   config_hash, o.action, p_buy, p_sell, p_hold, o.confidence, o.utility_r,
   hidden, hidden_layout, weights, d.action AS decision_action,
   d.confidence AS decision_confidence, d.utility_r AS decision_utility_r,
   reason AS decision_reason, entry_threshold, exit_threshold, substitutions,
   last_trade_id, last_book_id, timeframes, completeness, validation
-  FROM run, decided d JOIN said o ON o.decision = d.number;
+  FROM run, decided d JOIN said o ON {_of_sql("o", "outputs", "d.number")};
 CREATE VIEW predictions AS SELECT
-  d.number, f.rowid AS position, lower(hex(o.id)) AS inference_id, run.*, symbol, f.model,
+  d.number, f.place AS position, lower(hex(f.id)) AS inference_id, run.*, symbol, f.model,
   timeframe, level, event_ns, kind, p_high, p_low, pivot_ns,
   bars_ahead, price, move, p_done, f.confidence
-  FROM run, decisions d JOIN outputs o ON o.decision = d.number
-  JOIN forecasts f ON f.decision = d.number AND f.model = o.model;
+  FROM run, decisions d JOIN foretold f ON {_of_sql("f", "forecasts", "d.number")};
 CREATE VIEW packages AS SELECT
   number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
   spec_version, own, streams, forming, forming_layout, peer_slots, peers, peers_layout,
@@ -346,7 +381,7 @@ CREATE VIEW packages AS SELECT
   FROM run, decided;
 CREATE VIEW rows AS SELECT
   number, number AS position, run.*, symbol, stream, ts_ns, event_ns, flags, cells, cells_layout
-  FROM run, closed_rows;
+  FROM run, closed;
 CREATE VIEW outcomes AS SELECT
   number, number AS position, lower(hex(inference_id)) AS inference_id, run.*, symbol, model,
   event_ns, known_ns, timeframe, level, version, unit, ended_ns, price, move, hit, kind,
@@ -356,9 +391,6 @@ CREATE VIEW outcomes AS SELECT
     + "".join(map(_note_view_sql, NOTES))
 )
 NUM_VALUES = {
-    "outputs": 12,
-    "forecasts": 12,
-    "closed_rows": 7,
     "settled": 21,
     **{f"noted_{table}": len(note_columns(table)) for table in NOTES},
 }

@@ -179,7 +179,7 @@ def test_verify_counts_and_ends_with_1_for_damage(ask: Ask, home: Path, run: Run
     with closing(sqlite3.connect(run.journal_path, isolation_level=None)) as db:
         db.execute(
             "DELETE FROM closed_rows WHERE number = "
-            "(SELECT max(number) FROM closed_rows WHERE stream = '1s' AND symbol = 'ETH/USDT')"
+            "(SELECT max(number) FROM closed WHERE stream = '1s' AND symbol = 'ETH/USDT')"
         )
 
     damaged = told(ask, home, "verify", code=1)

@@ -2,40 +2,65 @@
 
 from __future__ import annotations
 
+import struct
 import zlib
 
 import numpy as np
 
 from alphapulse.domain.market import Floats
+from alphapulse.storage.journal import packing
 
-MARK = b"D"  # no zlib stream begins so
+MARK, _OLD_MARK = b"E", b"D"  # nothing of `packing` begins so
+MARKS = (MARK, _OLD_MARK)
 PER_UNIT = 1e5  # what is counted: the finest lots and ticks of the big venues, and their sums
+_HEAD = struct.Struct("<cHB")  # mark, number of values, bytes of the largest whole number
 
 
 def packed(values_N: Floats) -> bytes:
     """Return up to 65,535 float64 values in few bytes; `unpacked` gives every bit back."""
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled_N = np.round(values_N * PER_UNIT)
+        scaled_N = np.rint(values_N * PER_UNIT)
         is_whole_N = (np.abs(scaled_N) < 2**53) & (scaled_N / PER_UNIT == values_N)
     is_whole_N &= (values_N != 0) | ~np.signbit(values_N)  # a whole number has no -0
-    parts = scaled_N[is_whole_N].astype("<i8"), values_N[~is_whole_N].astype("<f8")
-    content = np.packbits(is_whole_N).tobytes() + b"".join(_by_place(part) for part in parts)
-    return MARK + len(values_N).to_bytes(2, "little") + zlib.compress(content, 1)
+    by_place = scaled_N[is_whole_N].astype("<i8").view(np.uint8).reshape(-1, 8).T
+    num_places = int(by_place.any(axis=1).nonzero()[0].max(initial=-1)) + 1
+    parts = (np.packbits(is_whole_N), by_place[:num_places], values_N[~is_whole_N])
+    content = b"".join(part.tobytes() for part in parts)
+    return _HEAD.pack(MARK, len(values_N), num_places) + packing.packed(content)
 
 
 def unpacked(content: bytes) -> bytes:
-    """Return the bytes of the float64 values; raises zlib.error or ValueError if damaged."""
-    count = int.from_bytes(content[1:3], "little")
-    given = np.frombuffer(zlib.decompress(content[3:]), np.uint8)
+    """Return the bytes of the float64 values; raises ValueError if damaged."""
+    if content[:1] == _OLD_MARK:  # of a journal of layout 3
+        return _unpacked_old(content)
+    if len(content) < _HEAD.size:
+        raise ValueError("decimals end too early")
+    _, count, num_places = _HEAD.unpack_from(content)
+    given = np.frombuffer(packing.joined(content[_HEAD.size :]), np.uint8)
     begin = (count + 7) // 8
-    is_whole_N = np.unpackbits(given[:begin], count=count).astype(bool)
+    is_whole_N = np.unpackbits(given[:begin], count=count).astype(np.bool_)
+    num_whole = int(is_whole_N.sum())
+    middle = begin + num_places * num_whole
+    places = np.zeros((num_whole, 8), np.uint8)
+    places[:, :num_places] = given[begin:middle].reshape(num_places, num_whole).T
+    return _values(is_whole_N, places, given[middle:])
+
+
+def _unpacked_old(content: bytes) -> bytes:
+    try:
+        given = np.frombuffer(zlib.decompress(content[3:]), np.uint8)
+    except zlib.error as error:
+        raise ValueError(str(error)) from error
+    count = int.from_bytes(content[1:3], "little")
+    begin = (count + 7) // 8
+    is_whole_N = np.unpackbits(given[:begin], count=count).astype(np.bool_)
     middle = begin + 8 * int(is_whole_N.sum())
-    values_N = np.empty(count)
-    values_N[is_whole_N] = given[begin:middle].reshape(8, -1).T.copy().view("<i8")[:, 0] / PER_UNIT
-    values_N[~is_whole_N] = given[middle:].reshape(8, -1).T.copy().view("<f8")[:, 0]
+    rest = given[middle:].reshape(8, -1).T.copy()
+    return _values(is_whole_N, given[begin:middle].reshape(8, -1).T.copy(), rest)
+
+
+def _values(is_whole_N: np.ndarray, places: np.ndarray, rest: np.ndarray) -> bytes:
+    values_N = np.empty(len(is_whole_N))
+    values_N[is_whole_N] = places.view("<i8")[:, 0] / PER_UNIT
+    values_N[~is_whole_N] = rest.reshape(-1).view("<f8")
     return values_N.tobytes()
-
-
-def _by_place(values_N: np.ndarray) -> bytes:
-    """Return the lowest bytes of all values, then the next: the high ones are mostly the same."""
-    return values_N.view(np.uint8).reshape(-1, 8).T.tobytes()

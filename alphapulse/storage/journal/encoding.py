@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -31,13 +30,13 @@ from alphapulse.domain.inference import (
 from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, Timeframe
-from alphapulse.storage.journal import decimals
-from alphapulse.storage.journal.sharing import joined
-from alphapulse.storage.tables import COLUMNS, COMPRESSED, HEX, note_columns
+from alphapulse.storage.journal import decimals, packing
+from alphapulse.storage.tables import COLUMNS, COMPRESSED, HEX, PLACES, note_columns
 
 Values = tuple[Any, ...]
 _DAMAGED = "the store is damaged, restore it from a backup"
 _BOOK = "book"  # its rows are sizes: decimals
+_PLAIN = np.dtype("<f8")  # of closed rows: their layout is kept as their length
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
 _PACKED = {  # position and type of the columns a journal keeps compressed
     table: [(i, kind) for i, (name, kind) in enumerate(columns.items()) if name in COMPRESSED]
@@ -53,11 +52,13 @@ class EncodedRecord:
         decision: one row of `decisions`, its columns `DECISION`.
         alike: the columns `ALIKE` of it.
         shown: the columns `SHOWN` of it.
-        pieces: the columns `PIECES` of it, a kind and the content for each that names one.
-        outputs: one row a model, the columns `OUTPUT` without the decision's number.
+        pieces: the columns `PIECES` of it: kind, content and width (see `Sharing.piece`) of each
+            that is named.
+        outputs: one row a model, the columns `OUTPUT`.
         made: the columns `MADE` of each output.
-        forecasts: one row a model, timeframe and level, without the decision's number.
-        rows: one row a closed row.
+        forecasts: one row a model, timeframe and level, the columns `FORECAST`.
+        rows: one row a closed row: symbol, stream, and the columns `ROW` without the stream's
+            number.
         models: names, in the order the predictions were made.
     """
 
@@ -66,7 +67,7 @@ class EncodedRecord:
     decision: Values
     alike: Values
     shown: Values
-    pieces: tuple[tuple[str, bytes], ...]
+    pieces: tuple[tuple[str, bytes, int], ...]
     outputs: tuple[Values, ...]
     made: tuple[Values, ...]
     forecasts: tuple[Values, ...]
@@ -86,6 +87,7 @@ def encode(record: DecisionRecord) -> EncodedRecord:
                 f"{type(part).__name__} at {(part.symbol, part.event_ns)}; "
                 "build the record from one decision"
             )
+    _require_places(record)
     decision_values, alike = _decision(record)
     return EncodedRecord(
         symbol=decision.symbol,
@@ -97,11 +99,27 @@ def encode(record: DecisionRecord) -> EncodedRecord:
         outputs=tuple(_output(p, record.run) for p in decision.predictions),
         made=tuple((p.version, layout_of(p.hidden_H)) for p in decision.predictions),
         forecasts=tuple(
-            (p.model, *_forecast(f)) for p in decision.predictions for f in p.forecasts
+            (output, *_forecast(f))
+            for output, p in enumerate(decision.predictions)
+            for f in p.forecasts
         ),
         rows=tuple(_row(row, decision.event_ns) for row in record.rows),
         models=tuple(p.model for p in decision.predictions),
     )
+
+
+def _require_places(record: DecisionRecord) -> None:
+    """Raise StoreError if a decision has too many parts to number, or one of them twice."""
+    predictions = record.decision.predictions
+    outputs = [p.model for p in predictions]
+    forecasts = [(p.model, f.timeframe, f.level) for p in predictions for f in p.forecasts]
+    for table, keys in (("outputs", outputs), ("forecasts", forecasts)):
+        if len(set(keys)) < len(keys) or len(keys) > PLACES[table]:
+            raise StoreError(
+                f"record {record.trace_id}: expected at most {PLACES[table]} {table}, each of "
+                f"another model, timeframe and level, was {len(keys)}: {keys[:10]}; "
+                "let every model answer once"
+            )
 
 
 def _decision(record: DecisionRecord) -> tuple[Values, Values]:
@@ -112,8 +130,8 @@ def _decision(record: DecisionRecord) -> tuple[Values, Values]:
         int(d.event_ns), d.symbol, _hash(record.trace_id), int(record.received_ns),
         int(record.decided_at_ns), int(p.window_version), _hash(p.input_hash), str(d.action),
         float(d.confidence), float(d.utility_r), d.reason,
-        int(record.last_trade_id), int(record.last_book_id), _packed(p.peers_KP[slots].tobytes()),
-        p.account_A.tobytes(),
+        int(record.last_trade_id), int(record.last_book_id),
+        packing.packed(p.peers_KP[slots].tobytes()), p.account_A.tobytes(),
     ), (
         p.reference, int(p.spec_version), record.config_hash,
         float(d.thresholds.entry), float(d.thresholds.exit),
@@ -136,7 +154,7 @@ def _forming_layout(package: InputPackage) -> str:
     return _layout(np.result_type(*forming), (sum(map(len, forming)),)) if forming else "<f8[0]"
 
 
-def _pieces(package: InputPackage) -> tuple[tuple[str, bytes], ...]:
+def _pieces(package: InputPackage) -> tuple[tuple[str, bytes, int], ...]:
     """Return the streams, the forming rows of the symbol and those of others, and substitutions."""
     runs = [
         (symbol, b"".join(s.forming_C.tobytes() for s in refs if s.forming_C is not None))
@@ -144,10 +162,10 @@ def _pieces(package: InputPackage) -> tuple[tuple[str, bytes], ...]:
     ] or [("", b"")]
     (own, own_rows), rest = runs[0], runs[1:]
     return (
-        (f"streams of {package.symbol}", _json([_stream(s) for s in package.streams]).encode()),
-        (f"forming of {own}", own_rows),
-        (f"forming of {'+'.join(s for s, _ in rest)}", b"".join(rows for _, rows in rest)),
-        ("substitutions", _json(package.substitutions).encode()),
+        (f"streams of {package.symbol}", _json([_stream(s) for s in package.streams]).encode(), 0),
+        (f"forming of {own}", own_rows, 8),
+        (f"forming of {'+'.join(s for s, _ in rest)}", b"".join(rows for _, rows in rest), 8),
+        ("substitutions", _json(package.substitutions).encode(), 0),
     )
 
 
@@ -208,10 +226,15 @@ def _forecast(f: Forecast) -> Values:
 
 
 def _row(row: StoredRow, event_ns: int) -> Values:
+    values_C = row.values_C
+    is_plain = values_C.ndim == 1 and values_C.dtype == _PLAIN
+    if is_plain and row.stream == _BOOK:
+        cells = decimals.packed(values_C)
+    else:
+        cells = packing.packed(values_C.tobytes())
+    layout = len(values_C) if is_plain else layout_of(values_C)
     head = (row.symbol, str(row.stream), int(row.ts_ns), int(event_ns), int(row.flags))
-    is_book = row.stream == _BOOK and row.values_C.dtype == np.float64
-    cells = decimals.packed(row.values_C) if is_book else _packed(row.values_C.tobytes())
-    return (*head, cells, layout_of(row.values_C))
+    return (*head, cells, layout)
 
 
 def encode_outcome(outcome: Outcome) -> Values:
@@ -241,10 +264,6 @@ def encode_note(table: str, row: Mapping[str, Any]) -> Values:
     return tuple(bytes.fromhex(row[n]) if n in HEX else row[n] for n in expected)
 
 
-def _packed(content: bytes) -> bytes:
-    return zlib.compress(content, 1)
-
-
 def unpacked(table: str, row: Values) -> Values:
     """Return a row of one of the tables as it is meant, from how a journal keeps it."""
     values = list(row)
@@ -268,8 +287,9 @@ def unpacked_column(table: str, name: str, column: Sequence[Any]) -> Sequence[An
 
 def _unpacked(content: bytes, what: str) -> bytes:
     try:
-        return decimals.unpacked(content) if content[:1] == decimals.MARK else joined(content)
-    except (zlib.error, ValueError) as error:
+        is_decimals = content[:1] in decimals.MARKS
+        return decimals.unpacked(content) if is_decimals else packing.joined(content)
+    except ValueError as error:
         raise StoreError(f"stored {what}: {error}; {_DAMAGED}") from error
 
 

@@ -14,6 +14,7 @@ from alphapulse.domain.market import TIMEFRAMES, BarFlag, Floats, Timeframe
 from alphapulse.features.rows import COLUMN, COLUMNS
 from alphapulse.storage.journal.encoding import cells_of, forecast_of, number_of, streams_of
 from alphapulse.storage.journal.reader import JournalReader
+from alphapulse.storage.tables import numbers_sql
 
 # axes: N decision and timeframe · C column of `features.rows.COLUMNS`
 
@@ -24,22 +25,22 @@ _FORECAST = ("timeframe", "level", "pivot_ns", "p_high", "p_low", "bars_ahead", 
 _DECISIONS = """
   SELECT number, symbol, event_ns, streams, forming, forming_layout FROM decided
   WHERE number > :after ORDER BY number LIMIT :limit"""
-_OUTPUTS = """
+_OUTPUTS = f"""
   SELECT decision, model, lower(hex(id)), version, action, confidence FROM said
-  WHERE decision > :after AND decision <= :to ORDER BY position"""
+  WHERE {numbers_sql("outputs", ":after, :to")} ORDER BY number"""
 _FORECASTS = f"""
-  SELECT decision, model, {", ".join(_FORECAST)} FROM forecasts
-  WHERE decision > :after AND decision <= :to ORDER BY rowid"""
+  SELECT decision, model, {", ".join(_FORECAST)} FROM foretold
+  WHERE {numbers_sql("forecasts", ":after, :to")} ORDER BY number"""
 # Rows are numbered as they were appended: all before the first that was shown later.
 _BARS = """
-  SELECT number, event_ns, symbol, stream, ts_ns, flags, cells, cells_layout FROM closed_rows
+  SELECT number, event_ns, symbol, stream, ts_ns, flags, cells, cells_layout FROM closed
   WHERE stream <> 'book' AND number > :after AND number < coalesce((
     SELECT number FROM closed_rows WHERE number > :after AND event_ns > :until_ns
     ORDER BY number LIMIT 1), 9223372036854775807)
   ORDER BY number"""
 _NUMBER, _SHOWN = 0, 1
 _ROW = """
-  SELECT cells, cells_layout FROM closed_rows
+  SELECT cells, cells_layout FROM closed
   WHERE symbol = :symbol AND stream = :stream AND ts_ns = :ts_ns"""
 
 

@@ -14,7 +14,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import Prediction
 from alphapulse.storage.journal.encoding import prediction_of, unpacked
 from alphapulse.storage.journal.layout import require_layout, upgrade
-from alphapulse.storage.tables import COLUMNS, NOTES, NUMBERED, SERIES
+from alphapulse.storage.tables import BATCHED, COLUMNS, NOTES, NUMBERED, SERIES, numbers_sql
 
 _DAMAGED = "it is damaged: restore a backup, or move it away and start a fresh run"
 _REMEDIES = {
@@ -77,7 +77,7 @@ class JournalReader:
         span = "number > ? AND number <= ?"
         with self._database() as db:
             what = f"SELECT {', '.join(COLUMNS[table])} FROM {table}"
-            sql = f"{what} WHERE {span} AND ({where}) ORDER BY position"
+            sql = f"{what} WHERE {span} AND ({where}) ORDER BY number, position"
             rows = db.execute(sql, (after, 2**62 if to is None else to, *values)).fetchall()
         return [unpacked(table, row) for row in rows]
 
@@ -150,17 +150,15 @@ class JournalReader:
         with self._database() as db:
             edges = dict(db.execute("SELECT series, max(reached) FROM edges GROUP BY series"))
             stored = {series: newest_number(db, series) for series in NUMBERED}
-            count = "SELECT {} FROM outputs WHERE decision > ?"
-            inferences = db.execute("SELECT coalesce(max(rowid), 0) FROM outputs").fetchone()[0]
-            waiting = (edges.get("decision", 0),)
-            unbatched = db.execute(count.format("count(*)"), waiting).fetchone()[0]
+            batched = db.execute("SELECT value FROM meta WHERE key = ?", (BATCHED,)).fetchone()
+            unbatched = num_outputs(db, after=edges.get("decision", 0), to=stored["decision"])
             pages = db.execute(
                 "SELECT page_count * page_size FROM pragma_page_count, pragma_page_size"
             ).fetchone()
         beside = {s: n for s, n in stored.items() if s not in ("decision", "row")}
         return {
             "decisions": stored["decision"],
-            "inferences": inferences,
+            "inferences": int(batched[0] if batched else 0) + unbatched,
             "rows": stored["row"],
             "outcomes": stored["outcome"],
             **{table: stored[table] for table in NOTES},
@@ -215,6 +213,13 @@ class JournalReader:
                 raise StoreError(
                     f"journal {self.path}: {error} ({name or type(error).__name__}); {remedy}"
                 ) from error
+
+
+def num_outputs(db: sqlite3.Connection, *, after: int, to: int) -> int:
+    """Return how many inferences the decisions with numbers in (after, to] hold."""
+    sql = f"SELECT count(*) FROM outputs WHERE {numbers_sql('outputs', '?, ?')}"
+    num: int = db.execute(sql, (after, to)).fetchone()[0]
+    return num
 
 
 def newest_number(db: sqlite3.Connection, series: str) -> int:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
+from alphapulse.storage.journal import packing
 from alphapulse.storage.tables import PIECES
 
-NUM_ON_ANCHOR = 16  # pieces packed with one other as their dictionary: bounds what goes with it
-LEVEL = 6
+NUM_ON_ANCHOR = 16  # pieces that lean on one other: bounds what goes with it
 
 
 @dataclass(slots=True)
@@ -22,6 +21,11 @@ class _Newest:
     anchor: bytes
     anchor_number: int
     num_on_anchor: int = 0
+
+    def may_bear(self, content: bytes, width: int) -> bool:
+        """Return whether `content` can lean on the anchor."""
+        is_like = len(content) == len(self.anchor) if width else True
+        return bool(self.anchor) and is_like and self.num_on_anchor < NUM_ON_ANCHOR
 
 
 class Sharing:
@@ -47,31 +51,47 @@ class Sharing:
             self._rows[key] = db.execute(into, values).lastrowid or 0
         return self._rows[key]
 
-    def piece(self, db: sqlite3.Connection, kind: str, content: bytes) -> int:
-        """Return the number of a row of `pieces` that gives `content`; `kind` says what is like it.
+    def stream(self, db: sqlite3.Connection, symbol: str, stream: str) -> int:
+        """Return the number of a symbol's stream, the same for all rows of a journal."""
+        key = repr(("streams", symbol, stream))
+        if key not in self._rows:
+            of = (symbol, stream)
+            db.execute("INSERT INTO streams VALUES (NULL, ?, ?) ON CONFLICT DO NOTHING", of)
+            found = db.execute("SELECT number FROM streams WHERE symbol = ? AND stream = ?", of)
+            self._rows[key] = found.fetchone()[0]
+        return self._rows[key]
 
-        A piece is packed alone, or with an earlier one of its kind as the dictionary.
+    def piece(self, db: sqlite3.Connection, kind: str, content: bytes, *, width: int) -> int:
+        """Return the number of a row of `pieces` that gives `content`.
+
+        A piece is packed alone, or as what differs from an earlier one of its kind.
+
+        Args:
+            db: the journal, in a transaction.
+            kind: pieces of one kind are nearly alike.
+            content: to be kept.
+            width: of the words it consists of [bytes], 0 for text.
         """
         newest = self._newest.get(kind)
         if newest is not None and newest.content == content:
             return newest.number
-        if newest is not None and newest.anchor and newest.num_on_anchor < NUM_ON_ANCHOR:
-            newest.number = _stored(db, content, newest.anchor, newest.anchor_number)
-            newest.content = content
-            newest.num_on_anchor += 1
-            return newest.number
-        number = _stored(db, content, b"", None)
-        self._newest[kind] = _Newest(content, number, content, number)
-        return number
+        if newest is None or not newest.may_bear(content, width):
+            alone = packing.packed(content) if width else packing.text_on(content, b"")
+            number = _stored(db, alone, None)
+            self._newest[kind] = _Newest(content, number, content, number)
+            return number
+        if width:
+            less = packing.difference(content, newest.anchor, width=width)
+        else:
+            less = packing.text_on(content, newest.anchor)
+        newest.number = _stored(db, less, newest.anchor_number)
+        newest.content = content
+        newest.num_on_anchor += 1
+        return newest.number
 
 
-def _stored(
-    db: sqlite3.Connection, content: bytes, anchor: bytes, anchor_number: int | None
-) -> int:
-    packer = zlib.compressobj(LEVEL, zdict=anchor) if anchor else zlib.compressobj(LEVEL)
-    packed = packer.compress(content) + packer.flush()
-    into = "INSERT INTO pieces VALUES (NULL, ?, ?)"
-    return db.execute(into, (anchor_number, packed)).lastrowid or 0
+def _stored(db: sqlite3.Connection, content: bytes, anchor: int | None) -> int:
+    return db.execute("INSERT INTO pieces VALUES (NULL, ?, ?)", (anchor, content)).lastrowid or 0
 
 
 def sweep(db: sqlite3.Connection) -> None:
@@ -88,21 +108,3 @@ def sweep(db: sqlite3.Connection) -> None:
         f"WITH named AS ({named}) DELETE FROM pieces WHERE number NOT IN named AND number NOT IN "
         "(SELECT anchor FROM pieces WHERE anchor IS NOT NULL AND number IN named)"
     )
-
-
-def joined(content: bytes) -> bytes:
-    """Return what pieces give, one after the other, each after the one it leans on, if any.
-
-    Raises zlib.error if they are damaged.
-    """
-    whole: list[bytes] = []
-    while content:
-        leans = len(content) > 1 and content[1] & 0x20  # RFC 1950: a dictionary is needed
-        if leans and not whole:
-            raise zlib.error("a piece leans on none")
-        unpacker = zlib.decompressobj(zdict=whole.pop()) if leans else zlib.decompressobj()
-        whole.append(unpacker.decompress(content))
-        if not unpacker.eof:
-            raise zlib.error("a piece ends too early")
-        content = unpacker.unused_data
-    return b"".join(whole)

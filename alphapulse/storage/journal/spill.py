@@ -27,6 +27,7 @@ from alphapulse.logs import describe, get_logger
 from alphapulse.storage.home import Run
 from alphapulse.storage.journal.encoding import array_of, package_of
 from alphapulse.storage.journal.reader import closing_on_error
+from alphapulse.storage.journal.removing import remove_decisions
 from alphapulse.storage.journal.sharing import sweep
 from alphapulse.storage.journal.writer import Journal
 from alphapulse.storage.tables import COLUMNS
@@ -219,12 +220,10 @@ class _SpillFile(Journal):
 
     def forget(self, keys: Sequence[Key]) -> bool:
         """Remove decisions with all that came with them and return whether none is left."""
-        this = "(SELECT number FROM decisions WHERE symbol = ? AND event_ns = ?)"
+        this = "SELECT number FROM decisions WHERE symbol = ? AND event_ns = ?"
         with self._transaction() as db:
             for _, *decision in keys:
-                for table in ("outputs", "forecasts"):
-                    db.execute(f"DELETE FROM {table} WHERE decision = {this}", decision)
-                db.execute(f"DELETE FROM decisions WHERE number = {this}", decision)
+                remove_decisions(db, [number for (number,) in db.execute(this, decision)])
                 db.execute(
                     "DELETE FROM closed_rows WHERE event_ns = ?1 "
                     "AND NOT EXISTS (SELECT 1 FROM decisions WHERE event_ns = ?1)",

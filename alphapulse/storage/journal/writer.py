@@ -24,16 +24,20 @@ from alphapulse.storage.journal.reader import (
     JournalReader,
     closing_on_error,
     newest_number,
+    num_outputs,
 )
 from alphapulse.storage.journal.sharing import Sharing
 from alphapulse.storage.tables import (
     ALIKE,
+    BATCHED,
     DECISION,
-    MADE,
+    FORECAST,
     NUM_VALUES,
     NUMBERED,
     OUTPUT,
     PIECES,
+    PLACES,
+    ROW,
     SHOWN,
 )
 
@@ -46,10 +50,21 @@ def _insert_sql(table: str, names: Sequence[str]) -> str:
 
 _SHARED = (*ALIKE, *SHOWN, *PIECES)
 _NUMBERS = ("alike", "shown", *(name for at in PIECES.values() for name in at))
+_INTO_LAST = (
+    "INSERT INTO last VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+    "event_ns = excluded.event_ns, decision = excluded.decision "
+    "WHERE excluded.event_ns > last.event_ns"
+)
+_ADD_BATCHED = (
+    "INSERT INTO meta VALUES (?, ?) "
+    "ON CONFLICT DO UPDATE SET value = CAST(value AS INTEGER) + excluded.value"
+)
 _IS_THERE = "SELECT 1 FROM decisions WHERE event_ns = ? AND symbol = ?"
 _INTO_DECISIONS = _insert_sql("decisions", (*DECISION, *_SHARED, *_NUMBERS))
-_INTO_OUTPUTS = _insert_sql("outputs", (*OUTPUT, *MADE, "made"))
-_ELSEWHERE, _UNMADE = ("",) * len(_SHARED), ("",) * len(MADE)  # older journals demand a value
+_INTO_OUTPUTS = _insert_sql("outputs", ("number", *OUTPUT, "made"))
+_INTO_FORECASTS = _insert_sql("forecasts", ("number", *FORECAST))
+_INTO_ROWS = f"{_insert_sql('closed_rows', ROW)} ON CONFLICT DO NOTHING"
+_ELSEWHERE = ("",) * len(_SHARED)  # older journals demand a value
 CHECKPOINT_PAGES = 4096  # 32 MiB: a checkpoint waits for the disk, and most pages change often
 
 
@@ -137,6 +152,8 @@ class Journal(JournalReader):
                 "INSERT INTO edges VALUES (?, ?, ?)",
                 ((batch.number, series, newest) for series, newest in batch.to.items()),
             )
+            inside = num_outputs(db, after=batch.after["decision"], to=batch.to["decision"])
+            db.execute(_ADD_BATCHED, (BATCHED, str(inside)))
         return batch
 
     def remark(self, key: str, value: str) -> None:
@@ -203,28 +220,28 @@ def _inserting(table: str, rows: Sequence[Sequence[Any]]) -> Write:
 
 def _insert(db: sqlite3.Connection, record: EncodedRecord, sharing: Sharing) -> int:
     db.executemany(
-        f"{_into('closed_rows')} ON CONFLICT DO NOTHING", ((None, *row) for row in record.rows)
+        _INTO_ROWS,
+        [(sharing.stream(db, symbol, stream), *row) for symbol, stream, *row in record.rows],
     )
     if db.execute(_IS_THERE, (record.event_ns, record.symbol)).fetchone():
         return 0
-    cursor = db.execute(
+    number = db.execute(
         _INTO_DECISIONS,
         (
             *(*record.decision, *_ELSEWHERE),
             *(sharing.row(db, "alike", record.alike), sharing.row(db, "shown", record.shown)),
-            *(sharing.piece(db, kind, content) for kind, content in record.pieces),
+            *(sharing.piece(db, kind, piece, width=w) for kind, piece, w in record.pieces),
         ),
-    )
-    number = cursor.lastrowid
+    ).lastrowid
+    assert number is not None
+    first = {table: number * num for table, num in PLACES.items()}
     made = [sharing.row(db, "made", values) for values in record.made]
-    outputs = zip(record.outputs, made, strict=True)
-    db.executemany(_INTO_OUTPUTS, ((number, *output, *_UNMADE, m) for output, m in outputs))
-    db.executemany(_into("forecasts"), ((number, *forecast) for forecast in record.forecasts))
+    outputs = enumerate(zip(record.outputs, made, strict=True), first["outputs"])
+    db.executemany(_INTO_OUTPUTS, [(n, *output, m) for n, (output, m) in outputs])
+    forecasts = enumerate(record.forecasts, first["forecasts"])
+    db.executemany(_INTO_FORECASTS, [(n, *forecast) for n, forecast in forecasts])
     db.executemany(
-        "INSERT INTO last VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-        "event_ns = excluded.event_ns, decision = excluded.decision "
-        "WHERE excluded.event_ns > last.event_ns",
-        ((record.symbol, model, record.event_ns, number) for model in record.models),
+        _INTO_LAST, [(record.symbol, model, record.event_ns, number) for model in record.models]
     )
     return 1
 

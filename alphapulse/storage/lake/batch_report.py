@@ -10,13 +10,15 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from alphapulse.storage.journal.reader import Batch, JournalReader
-from alphapulse.storage.tables import COLUMNS
+from alphapulse.storage.tables import COLUMNS, numbers_sql
 
 _DECISIONS = """
   SELECT completeness, validation, decided_at_ns FROM decided
   WHERE number > :after AND number <= :to AND completeness IS NOT NULL"""
-_INFERENCES = "SELECT count(*) FROM outputs WHERE decision > :after AND decision <= :to"
-_FORECASTS = "SELECT count(*) FROM forecasts WHERE decision > :after AND decision <= :to"
+_SAID = {
+    table: f"SELECT count(*) FROM {kept} WHERE {numbers_sql(kept, ':after, :to')}"
+    for table, kept in (("inferences", "outputs"), ("predictions", "forecasts"))
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +86,7 @@ def report_of(journal: JournalReader, batch: Batch) -> BatchReport:
             shares[stream].append(share)
     oldest_ns = min((decided_ns for *_, decided_ns in decisions), default=time.time_ns())
     rows = {table: batch.span(table)[1] - batch.span(table)[0] for table in COLUMNS}
-    rows |= {"inferences": journal.fetch(_INFERENCES, span)[0][0]}
-    rows |= {"predictions": journal.fetch(_FORECASTS, span)[0][0]}
+    rows |= {table: journal.fetch(sql, span)[0][0] for table, sql in _SAID.items()}
     return BatchReport(
         number=batch.number,
         rows={table: count for table, count in rows.items() if count},

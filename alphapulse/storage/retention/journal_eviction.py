@@ -14,8 +14,10 @@ from typing import Self
 import pyarrow as pa
 
 from alphapulse.domain.errors import StoreError
+from alphapulse.storage.journal import packing
 from alphapulse.storage.journal.reader import JournalReader
-from alphapulse.storage.journal.sharing import joined, sweep
+from alphapulse.storage.journal.removing import output_ids, remove_decisions
+from alphapulse.storage.journal.sharing import sweep
 from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.retention.inventory import taken_numbers
 from alphapulse.storage.retention.shown_rows import Spans, is_shown, spans_of, union
@@ -25,6 +27,7 @@ PIECE = 100  # decisions a transaction: an append beside it waits for some milli
 ROWS = 2_000  # rows a transaction
 PACKAGES = 5_000  # packages looked at together
 PAGES = 128  # free pages given back a transaction
+_STREAM = "(SELECT number FROM streams WHERE symbol = ? AND stream = ?)"
 _REMEMBER = """
 INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE
   SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))"""
@@ -85,19 +88,11 @@ class JournalEviction:
                 (symbol, self._taken["decision"]),
             )
         ]
-        which = ", ".join(map(str, numbers))
-        of_settled = f"inference_id IN (SELECT id FROM outputs WHERE decision IN ({which}))"
-        self._remove_taken(db, "settled", "outcome", of_settled, ())
-        of_examples = (
-            f"{at} AND inference_id IN (SELECT id FROM outputs WHERE decision IN ({which}))"
-        )
+        ids = ", ".join(f"x'{id_.hex()}'" for id_ in output_ids(db, numbers))
+        self._remove_taken(db, "settled", "outcome", f"inference_id IN ({ids})", ())
+        of_examples = f"{at} AND inference_id IN ({ids})"
         self._remove_taken(db, "noted_examples", "examples", of_examples, (symbol,))
-        for table, key in (
-            ("forecasts", "decision"),
-            ("outputs", "decision"),
-            ("decisions", "number"),
-        ):
-            db.execute(f"DELETE FROM {table} WHERE {key} IN ({which})")
+        remove_decisions(db, numbers)
         return len(numbers)
 
     def remaining(self, first_ns: int, last_ns: int) -> Spans:
@@ -114,7 +109,7 @@ class JournalEviction:
             if not found:
                 return shown
             after = found[-1][0]
-            streams = [joined(pieces).decode() for _, pieces in found]
+            streams = [packing.joined(pieces).decode() for _, pieces in found]
             shown = union(shown, spans_of(pa.table({"streams": streams}), until_ns=last_ns))
 
     def remove_rows(self, symbol: str, stream: str, times: Sequence[int]) -> None:
@@ -125,7 +120,7 @@ class JournalEviction:
         for begin in range(0, len(times), ROWS):
             at = f"ts_ns IN ({', '.join(map(str, times[begin : begin + ROWS]))})"
             with self._transaction() as db:
-                where = f"symbol = ? AND stream = ? AND {at}"
+                where = f"stream = {_STREAM} AND {at}"
                 self._remove_taken(db, "closed_rows", "row", where, (symbol, stream))
 
     def unshown_rows(
@@ -134,8 +129,7 @@ class JournalEviction:
         """Return the instants of the rows of a stream within a span that nothing shows."""
         with self._failing():
             found = self._connection().execute(
-                "SELECT ts_ns FROM closed_rows WHERE symbol = ? AND stream = ? "
-                "AND ts_ns BETWEEN ? AND ?",
+                f"SELECT ts_ns FROM closed_rows WHERE stream = {_STREAM} AND ts_ns BETWEEN ? AND ?",
                 (symbol, stream, *span),
             )
             times = pa.array([ts_ns for (ts_ns,) in found], pa.int64()).to_numpy()

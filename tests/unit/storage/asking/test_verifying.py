@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-import zlib
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
@@ -20,10 +19,11 @@ from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.asking.verifying import Verified, verify
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
+from alphapulse.storage.journal import packing
 from tests.unit.storage.asking.test_rebuild import NUM_POINTS, replayed
 
 NUM_INPUTS = 2 * NUM_POINTS
-NEWEST_SECONDS = "SELECT number FROM closed_rows WHERE stream = '1s' AND symbol = 'ETH/USDT'"
+NEWEST_SECONDS = "SELECT number FROM closed WHERE stream = '1s' AND symbol = 'ETH/USDT'"
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def alter(stored: Stored, *statements: tuple[str, tuple[object, ...]]) -> None:
 
 def newest_seconds(stored: Stored) -> list[tuple[int, int, bytes]]:
     """Return number, first instant and cells of ETH's newest seconds, newest first."""
-    sql = f"""SELECT number, event_ns, cells FROM closed_rows
+    sql = f"""SELECT number, event_ns, cells FROM closed
       WHERE number IN ({NEWEST_SECONDS}) ORDER BY ts_ns DESC"""
     with closing(sqlite3.connect(stored.run.journal_path)) as db:
         return db.execute(sql).fetchall()
@@ -103,7 +103,7 @@ def test_range_and_symbol_restrict_what_is_verified(stored: Stored) -> None:
 
 def flipped_cell(stored: Stored, newest: list[tuple[int, int, bytes]]) -> int:
     number, first_ns, cells = newest[1]
-    content = zlib.compress(flip(zlib.decompress(cells), 5))
+    content = packing.packed(flip(packing.joined(cells), 5))
     alter(stored, ("UPDATE closed_rows SET cells = ? WHERE number = ?", (content, number)))
     return first_ns
 

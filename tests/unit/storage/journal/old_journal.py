@@ -75,9 +75,15 @@ CREATE VIEW rows AS SELECT
   FROM run, closed_rows;
 """
 TABLES = ("decisions", "outputs", "forecasts", "closed_rows", "last")
+TODAY = {
+    "decisions": "decided",
+    "outputs": "said",
+    "forecasts": "foretold",
+    "closed_rows": "closed",
+}
 # What today's journal keeps elsewhere.
 MOVED = """
-INSERT INTO meta SELECT * FROM today.meta WHERE key <> 'layout' AND key <> 'schema_version';
+INSERT INTO meta SELECT * FROM today.meta WHERE key IN ('run', 'journal');
 INSERT INTO meta VALUES ('schema_version', '1');
 INSERT INTO batches SELECT batch, max(reached) FILTER (WHERE series = 'decision'),
   max(reached) FILTER (WHERE series = 'row') FROM today.edges GROUP BY batch;
@@ -98,7 +104,7 @@ def make_old_journal(path: Path, records: Sequence[DecisionRecord], *, run: str 
         db.execute("ATTACH ? AS today", (str(today),))
         for table in TABLES:
             names = ", ".join(column[1] for column in db.execute(f"PRAGMA table_info({table})"))
-            source = {"decisions": "decided", "outputs": "said"}.get(table, table)
+            source = TODAY.get(table, table)
             db.execute(f"INSERT INTO {table} SELECT {names} FROM today.{source}")
         db.executescript(MOVED)
     for file in path.parent.glob(f"{today.name}*"):

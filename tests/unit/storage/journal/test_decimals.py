@@ -47,11 +47,17 @@ def test_decimals_take_fewer_bytes_than_floats() -> None:
     assert len(decimals.packed(sizes_N)) < sizes_N.nbytes / 2
 
 
+def test_decimals_of_an_older_journal_are_read() -> None:
+    packed = bytes.fromhex("44030078015b109070781d0317031c48e8ba84fc56e47400004977050e")
+
+    assert np.frombuffer(decimals.unpacked(packed)).tolist() == [0.5, math.pi, 7.0]
+
+
 @pytest.mark.parametrize(
     "damage", [lambda c: c[:-4], lambda c: c[:3], lambda c: c[:1] + b"\x09\x00" + c[3:]]
 )
 def test_damaged_content_is_refused(damage: object) -> None:
     packed = decimals.packed(np.array([0.5, math.pi, 7.0]))
 
-    with pytest.raises((ValueError, decimals.zlib.error)):
+    with pytest.raises(ValueError):  # noqa: PT011 - each says something else
         decimals.unpacked(damage(packed))  # type: ignore[operator]

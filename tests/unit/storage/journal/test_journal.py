@@ -172,7 +172,7 @@ def test_one_bad_record_leaves_nothing_of_its_call(journal: Journal) -> None:
         record(1), decision=dataclasses.replace(record(1).decision, predictions=twice)
     )
 
-    with pytest.raises(StoreError, match="UNIQUE"):
+    with pytest.raises(StoreError, match="let every model answer once"):
         journal.append([record(0), bad])
 
     assert journal.counts() | {"journal_bytes": 0} == dict.fromkeys(journal.counts(), 0)
@@ -226,7 +226,7 @@ def test_a_journal_of_another_schema_is_refused(journal: Journal) -> None:
     journal.remark("schema_version", "99")
     journal.close()
 
-    with pytest.raises(StoreError, match="version 1 to 2 and layout 1 to 3, was 99"):
+    with pytest.raises(StoreError, match="version 1 to 2 and layout 1 to 4, was 99"):
         journal.append([record(0)])
 
 

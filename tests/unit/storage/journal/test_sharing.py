@@ -12,7 +12,7 @@ import pytest
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, InputPackage
 from alphapulse.storage.journal.encoding import package_of
-from alphapulse.storage.journal.sharing import NUM_ON_ANCHOR, joined, sweep
+from alphapulse.storage.journal.sharing import NUM_ON_ANCHOR, sweep
 from alphapulse.storage.journal.writer import Journal
 from alphapulse.storage.tables import COLUMNS
 from tests.unit.storage.records import RUN, SYMBOLS, record
@@ -130,7 +130,3 @@ def test_a_sweep_keeps_what_is_leant_on_and_the_writer_goes_on(journal: Journal)
     assert count(journal.path, "pieces") < num_before / 4
     for one, other in zip(packages(journal), [given[-1], moved(99)], strict=True):
         assert_same(one, other.package)
-
-
-def test_nothing_joined_is_nothing() -> None:
-    assert joined(b"") == b""

@@ -167,7 +167,7 @@ def test_bars_of_a_run_that_goes_on_stay_while_book_rows_leave(tmp_path: Path) -
     left = Counter(stored(tmp_path, "rows")["stream"].to_pylist())
     assert left == {"1s": 24, "book": 12}
     with closing(sqlite3.connect(run.journal_path)) as db:
-        journal = dict(db.execute("SELECT stream, count(*) FROM closed_rows GROUP BY stream"))
+        journal = dict(db.execute("SELECT stream, count(*) FROM closed GROUP BY stream"))
     assert journal == {"1s": 24, "book": 12}
 
 
