@@ -31,7 +31,8 @@ from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.learning import Outcome
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, Timeframe
 from alphapulse.storage.journal import decimals, packing
-from alphapulse.storage.tables import COLUMNS, COMPRESSED, HEX, PLACES, note_columns
+from alphapulse.storage.journal.schema import HEX, PLACES, note_columns
+from alphapulse.storage.tables import COLUMNS, COMPRESSED
 
 Values = tuple[Any, ...]
 _DAMAGED = "the store is damaged, restore it from a backup"

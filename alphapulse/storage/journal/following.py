@@ -14,7 +14,7 @@ from alphapulse.domain.market import TIMEFRAMES, BarFlag, Floats, Timeframe
 from alphapulse.features.rows import COLUMN, COLUMNS
 from alphapulse.storage.journal.encoding import cells_of, forecast_of, number_of, streams_of
 from alphapulse.storage.journal.reader import JournalReader
-from alphapulse.storage.tables import numbers_sql
+from alphapulse.storage.journal.schema import numbers_sql
 
 # axes: N decision and timeframe · C column of `features.rows.COLUMNS`
 

@@ -14,7 +14,8 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import Prediction
 from alphapulse.storage.journal.encoding import prediction_of, unpacked
 from alphapulse.storage.journal.layout import require_layout, upgrade
-from alphapulse.storage.tables import BATCHED, COLUMNS, NOTES, NUMBERED, SERIES, numbers_sql
+from alphapulse.storage.journal.schema import numbers_sql
+from alphapulse.storage.tables import BATCHED, COLUMNS, NOTES, NUMBERED, SERIES
 
 _DAMAGED = "it is damaged: restore a backup, or move it away and start a fresh run"
 _REMEDIES = {

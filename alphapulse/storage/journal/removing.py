@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Sequence
 
-from alphapulse.storage.tables import PLACES
+from alphapulse.storage.journal.schema import PLACES
 
 
 def output_ids(db: sqlite3.Connection, decisions: Iterable[int]) -> list[bytes]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alphapulse.storage.journal import packing
-from alphapulse.storage.tables import PIECES
+from alphapulse.storage.journal.schema import PIECES
 
 NUM_ON_ANCHOR = 16  # pieces that lean on one other: bounds what goes with it
 

@@ -26,20 +26,17 @@ from alphapulse.storage.journal.reader import (
     newest_number,
     num_outputs,
 )
-from alphapulse.storage.journal.sharing import Sharing
-from alphapulse.storage.tables import (
-    ALIKE,
-    BATCHED,
+from alphapulse.storage.journal.schema import (
     DECISION,
     FORECAST,
     NUM_VALUES,
-    NUMBERED,
     OUTPUT,
     PIECES,
     PLACES,
     ROW,
-    SHOWN,
 )
+from alphapulse.storage.journal.sharing import Sharing
+from alphapulse.storage.tables import BATCHED, NUMBERED
 
 Write = Callable[[sqlite3.Connection], int]  # part of a transaction; returns how much was new
 
@@ -48,7 +45,6 @@ def _insert_sql(table: str, names: Sequence[str]) -> str:
     return f"INSERT INTO {table} ({', '.join(names)}) VALUES (?{', ?' * (len(names) - 1)})"
 
 
-_SHARED = (*ALIKE, *SHOWN, *PIECES)
 _NUMBERS = ("alike", "shown", *(name for at in PIECES.values() for name in at))
 _INTO_LAST = (
     "INSERT INTO last VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
@@ -60,11 +56,10 @@ _ADD_BATCHED = (
     "ON CONFLICT DO UPDATE SET value = CAST(value AS INTEGER) + excluded.value"
 )
 _IS_THERE = "SELECT 1 FROM decisions WHERE event_ns = ? AND symbol = ?"
-_INTO_DECISIONS = _insert_sql("decisions", (*DECISION, *_SHARED, *_NUMBERS))
+_INTO_DECISIONS = _insert_sql("decisions", (*DECISION, *_NUMBERS))
 _INTO_OUTPUTS = _insert_sql("outputs", ("number", *OUTPUT, "made"))
 _INTO_FORECASTS = _insert_sql("forecasts", ("number", *FORECAST))
 _INTO_ROWS = f"{_insert_sql('closed_rows', ROW)} ON CONFLICT DO NOTHING"
-_ELSEWHERE = ("",) * len(_SHARED)  # older journals demand a value
 CHECKPOINT_PAGES = 4096  # 32 MiB: a checkpoint waits for the disk, and most pages change often
 
 
@@ -228,7 +223,7 @@ def _insert(db: sqlite3.Connection, record: EncodedRecord, sharing: Sharing) -> 
     number = db.execute(
         _INTO_DECISIONS,
         (
-            *(*record.decision, *_ELSEWHERE),
+            *record.decision,
             *(sharing.row(db, "alike", record.alike), sharing.row(db, "shown", record.shown)),
             *(sharing.piece(db, kind, piece, width=w) for kind, piece, w in record.pieces),
         ),

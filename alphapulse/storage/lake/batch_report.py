@@ -10,7 +10,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from alphapulse.storage.journal.reader import Batch, JournalReader
-from alphapulse.storage.tables import COLUMNS, numbers_sql
+from alphapulse.storage.journal.schema import numbers_sql
+from alphapulse.storage.tables import COLUMNS
 
 _DECISIONS = """
   SELECT completeness, validation, decided_at_ns FROM decided

@@ -168,8 +168,9 @@ def test_input_under_another_hash_is_damaged(stored: Stored) -> None:
 
 
 def test_inference_of_another_decision_is_damaged(stored: Stored) -> None:
-    change = """UPDATE outputs SET id = ? WHERE model = 'moe' AND decision = (
-      SELECT number FROM decisions WHERE event_ns = ? AND symbol = 'ETH/USDT')"""
+    change = """UPDATE outputs SET id = ? WHERE number = (SELECT number FROM said
+      WHERE model = 'moe' AND decision = (
+        SELECT number FROM decisions WHERE event_ns = ? AND symbol = 'ETH/USDT'))"""
     alter(stored, (change, (b"\0" * 16, stored.instants[-1])))
 
     (fault, *_) = stored.verify().damaged
