@@ -95,6 +95,13 @@ class Settlement:
         """Return the inferences labelled since the last call: answered, or never to be."""
         return self._labels.take()
 
+    def end(self) -> None:
+        """Label what is still pending as void: the source has ended, no answer can come.
+
+        Its forecasts stay without an outcome, and count as pending: they are right-censored.
+        """
+        self._labels.end(self._now_ns)
+
     @property
     def num_unlabelled(self) -> int:
         """Return how many inferences may be answered yet."""
