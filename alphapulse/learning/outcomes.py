@@ -118,7 +118,9 @@ class Settlement:
     def counters(self) -> dict[str, int]:
         """Return how many were settled, wait, and will have no outcome, by reason.
 
-        `examples` counts the inferences with at least one answered forecast.
+        `examples` counts the inferences with at least one answered forecast. All of it is counted
+        since this settlement began, of what it was fed: one that begins again is fed what the
+        journal still has, so that what retention took out of it meanwhile is counted no more.
         """
         pending = {f"pending_{kind}": count for kind, count in self.num_pending.items()}
         counts = {
