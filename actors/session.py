@@ -117,7 +117,13 @@ class Session:
         await loop
 
     async def _watch(self) -> None:
-        watch = Watch(self._launch.run, self._launch.settings)
+        watch = Watch(
+            self._launch.run,
+            self._launch.settings,
+            trader=cluster.Trader(),
+            market=cluster.MarketData(),
+            history=cluster.History(),
+        )
         while True:
             try:
                 await watch.look()
