@@ -272,7 +272,8 @@ def _check(settings: Settings) -> None:
             f"ray.market_shards: expected 1 or more, was {settings.ray.market_shards}; "
             "1 keeps all symbols in one process"
         )
-    _check_lake(settings.storage.lake_uri)
+    _check_address("lake_uri", settings.storage.lake_uri)
+    _check_address("archive_uri", settings.storage.archive_uri)
     _check_trading(settings)
     _check_retention(settings.storage)
     for name in ("http_port", "dashboard_port", "monitor_port"):
@@ -283,11 +284,11 @@ def _check(settings: Settings) -> None:
             )
 
 
-def _check_lake(uri: str) -> None:
+def _check_address(name: str, uri: str) -> None:
     scheme, is_address, rest = uri.partition("://")
     if is_address and (scheme not in _LAKE_SCHEMES or "@" in rest):
         raise ConfigError(  # the address is not repeated: it may hold a key
-            f"storage.lake_uri: expected a folder or {' or '.join(_LAKE_SCHEMES)}://bucket/prefix "
+            f"storage.{name}: expected a folder or {' or '.join(_LAKE_SCHEMES)}://bucket/prefix "
             "without credentials, was an address of another kind; "
             "credentials come from AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (docs/lake.md)"
         )
