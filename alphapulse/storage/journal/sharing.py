@@ -74,20 +74,32 @@ def _stored(
     return db.execute(into, (anchor_number, packed)).lastrowid or 0
 
 
+_NAMED = " UNION ".join(
+    f"SELECT {name} FROM decisions WHERE {name} IS NOT NULL"
+    for names in PIECES.values()
+    for name in names
+)
+_UNNAMED = (
+    f"WITH named AS ({_NAMED}) SELECT number FROM pieces WHERE number NOT IN named "
+    "AND number NOT IN (SELECT anchor FROM pieces WHERE anchor IS NOT NULL AND number IN named)"
+)
+
+
 def sweep(db: sqlite3.Connection) -> None:
-    """Remove the pieces that no decision names and none named leans on.
+    """Remove the pieces that no decision names and none named leans on, in one transaction.
 
     While the newest decision of every symbol stays, so does all that a writer knows.
     """
-    named = " UNION ".join(
-        f"SELECT {at} FROM decisions WHERE {at} IS NOT NULL"
-        for names in PIECES.values()
-        for at in names
-    )
-    db.execute(
-        f"WITH named AS ({named}) DELETE FROM pieces WHERE number NOT IN named AND number NOT IN "
-        "(SELECT anchor FROM pieces WHERE anchor IS NOT NULL AND number IN named)"
-    )
+    db.execute(f"DELETE FROM pieces WHERE number IN ({_UNNAMED})")
+
+
+def unnamed(db: sqlite3.Connection) -> list[int]:
+    """Return the numbers of the pieces a sweep would remove; a writer beside it need not wait.
+
+    None of them is ever named again, whatever it appends meanwhile: it names new pieces and those
+    it knows, and these stay with the newest decision of every symbol.
+    """
+    return [number for (number,) in db.execute(_UNNAMED)]
 
 
 def joined(content: bytes) -> bytes:
