@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,24 +15,16 @@ from actors.launch import Launch
 from alphapulse import cluster, logs
 from alphapulse.data.live import Live
 from alphapulse.domain.errors import AlphaPulseError, CheckpointError, InvalidRequest
-from alphapulse.domain.learning import (
-    LEVELS,
-    Cursor,
-    Outcome,
-    PastDecision,
-    RoundState,
-    TrainingRound,
-)
-from alphapulse.domain.market import TIMEFRAMES
-from alphapulse.learning.outcomes import Settlement
+from alphapulse.domain.learning import LEVELS, RoundState, TrainingRound
+from alphapulse.domain.market import TIMEFRAMES, BarSeries
 from alphapulse.learning.rounds import RoundScheduler, Start
+from alphapulse.learning.settling import Settling
 from alphapulse.models.rounds import Rounds
 from alphapulse.storage.control import Control
 from alphapulse.storage.home import Home
 from alphapulse.storage.notes import round_row
 from alphapulse.storage.run import now
 
-SLICE = 128  # decisions followed at once
 IDLE_S = 0.25  # between two looks when nothing new is there
 DRAIN_S = 60.0  # how long an end waits for the outcomes of its newest decisions
 JOB_POLL_S = 1.0  # between two looks at a job
@@ -53,11 +45,8 @@ class FeedbackActor:
         home = Home(Path(launch.home))
         self._history = cluster.History()
         self._control = Control(home.control_path)
-        self._settlement = Settlement(cost_bps=launch.settings.training.cost_bps)
-        self._cursor = Cursor()
-        self._at_ns = -1  # newest instant followed
-        self._unsaved: list[Outcome] = []
-        self._unlabelled: list[dict[str, Any]] = []  # labels on their way to the history
+        self._settling = self._new_settling()
+        self._is_over = False  # whether the source gives no more, ever
         self._rounds = Rounds(home.registry_path)
         mine = [r for r in self._rounds.all(launch.run) if r.model == MODEL]
         self._scheduler = RoundScheduler(launch.settings.learning, levels=LEVELS, rounds=mine)
@@ -76,11 +65,11 @@ class FeedbackActor:
             self._loop = asyncio.create_task(self._run())
         rounds = self._rounds.all(self._launch.run)
         state = Counter(round.state for round in rounds)
-        counters = self._settlement.counters()
+        counters = self._settling.counters()
         running = next((r for r in rounds if r.state is RoundState.RUNNING), None)
         return {
             "settlement": {
-                "at_ns": self._at_ns,
+                "at_ns": self._settling.at_ns,
                 "settled": counters["settled_forecasts"] + counters["settled_actions"],
                 "pending": counters["pending_forecasts"] + counters["pending_actions"],
                 **counters,
@@ -94,15 +83,27 @@ class FeedbackActor:
             },
         }
 
-    async def drain(self, until_ns: int) -> None:
-        """Return once everything up to `until_ns` [ns UTC] is settled that can be, or in vain."""
+    async def drain(self, until_ns: int, is_over: bool) -> bool:
+        """Return whether everything up to `until_ns` [ns UTC] is settled that can be.
+
+        With `is_over` the source gives no more, ever, and what is pending after that is void. What
+        is not settled in time, or because people stopped it, is left for the next start.
+        """
+        self._is_over = is_over
         give_up_at = time.monotonic() + DRAIN_S
-        while self._at_ns < until_ns and self._control.is_wanted("settlement"):
-            if time.monotonic() > give_up_at:
-                log.warning("outcomes are left for the next start", at_ns=self._at_ns)
-                return
+        while self._is_behind(until_ns):
+            is_wanted = self._control.is_wanted("settlement")
+            if time.monotonic() > give_up_at or not is_wanted:
+                at_ns = self._settling.at_ns
+                log.warning("outcomes are left for the next start", at_ns=at_ns, wanted=is_wanted)
+                return False
             await self.status()
             await asyncio.sleep(IDLE_S)
+        return True
+
+    def _is_behind(self, until_ns: int) -> bool:
+        is_open = self._is_over and not self._settling.is_concluded
+        return is_open or self._settling.at_ns < until_ns
 
     async def finish(self, timeout_s: float) -> bool:
         """Begin no further round, and return whether none runs after at most `timeout_s` [s]."""
@@ -141,57 +142,38 @@ class FeedbackActor:
 
     async def _begin(self) -> None:
         """Start at the beginning of the history."""
-        settings = self._launch.settings
-        self._settlement = Settlement(cost_bps=settings.training.cost_bps)
-        self._cursor, self._unsaved, self._unlabelled = Cursor(), [], []
+        self._settling = self._new_settling()
         for round in self._rounds.all(self._launch.run):
             if round.state is RoundState.RUNNING and not round.job:
                 self._fail(round, "whoever began it ended before its job was submitted")
 
-    async def _seed(self, first_ns: int) -> None:
-        """Give the settlement the bars that had closed by the first instant of the run [ns UTC].
+    def _new_settling(self) -> Settling:
+        cost_bps = self._launch.settings.training.cost_bps
+        return Settling(self._history, cost_bps=cost_bps, seed=self._bars_until)
+
+    async def _bars_until(self, first_ns: int) -> list[BarSeries]:
+        """Return the bars that had closed by the first instant of the run [ns UTC].
 
         A live venue also has later ones; those come with the history, at their time.
         """
         provider = self._launch.provider()
         try:
-            for instrument in self._launch.settings.market.instruments:
-                for timeframe in TIMEFRAMES:
-                    series = await provider.history(instrument, timeframe, None)
-                    self._settlement.seed(series.until(first_ns))
+            return [
+                (await provider.history(instrument, timeframe, None)).until(first_ns)
+                for instrument in self._launch.settings.market.instruments
+                for timeframe in TIMEFRAMES
+            ]
         finally:
             if isinstance(provider, Live):
                 await provider.close()
 
     async def _follow(self) -> bool:
         """Settle the next slice of the history and return whether there was one."""
-        await self._save()
         if not self._control.is_wanted("settlement"):
             return False
-        found = await self._history.follow(self._cursor, limit=SLICE)
-        if not found.events:
-            return False
-        if self._cursor == Cursor():
-            first = found.events[0]
-            await self._seed(first.event_ns if isinstance(first, PastDecision) else first.shown_ns)
-        self._unsaved = list(self._settlement.take(found.events))
-        self._cursor = found.cursor
-        self._unlabelled += map(asdict, self._settlement.labels())
-        await self._save()
-        self._scheduler.offer(self._settlement.pivots())
-        decided = [e.event_ns for e in found.events if isinstance(e, PastDecision)]
-        self._at_ns = max(self._at_ns, *decided)
-        return True
-
-    async def _save(self) -> None:
-        """Make durable what was settled, once again what an earlier try did not."""
-        if self._unsaved:
-            await self._history.settle(self._unsaved)
-            log.info("settled", outcomes=len(self._unsaved))
-            self._unsaved = []
-        if self._unlabelled:
-            await self._history.note("examples", self._unlabelled)
-            self._unlabelled = []
+        moved = await self._settling.step(is_over=self._is_over)
+        self._scheduler.offer(self._settling.pivots())
+        return moved
 
     async def _work(self) -> None:
         """Look after the running round, make a verdict live, begin what is due."""
@@ -206,7 +188,7 @@ class FeedbackActor:
             return
         start = self._scheduler.next(
             is_running=self._rounds.running(self._launch.run) is not None,
-            num_examples=self._settlement.counters()["examples"],
+            num_examples=self._settling.counters()["examples"],
         )
         if start is not None:
             await self._begin_round(start)
@@ -224,7 +206,7 @@ class FeedbackActor:
         )
         if not self._rounds.begin(round):
             return
-        job = await self._jobs.submit(round, until_ns=self._at_ns)
+        job = await self._jobs.submit(round, until_ns=self._settling.at_ns)
         begun = self._rounds.get(round.run, round.model, round.confirm_ns) or round
         self._rounds.update(replace(begun, job=job))
         log.info("round begun", trigger=start.trigger, confirm_ns=start.confirm_ns, job=job)

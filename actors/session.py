@@ -117,7 +117,13 @@ class Session:
         await loop
 
     async def _watch(self) -> None:
-        watch = Watch(self._launch.run, self._launch.settings)
+        watch = Watch(
+            self._launch.run,
+            self._launch.settings,
+            trader=cluster.Trader(),
+            market=cluster.MarketData(),
+            history=cluster.History(),
+        )
         while True:
             try:
                 await watch.look()
@@ -130,19 +136,23 @@ class Session:
     ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
         """Settle what can be, wait for a running round, and move what is left to the lake.
 
-        Returns the trader's status, the feed's counters, and what was learned.
+        A run has ended once its source gives no more, all of it is stored, and all of it is
+        settled; else the next start goes on with it. Returns the trader's status, the feed's
+        counters, and what was learned.
         """
         status = dict(await cluster.Trader().status())
-        if status["to_ns"] is not None:
-            await cluster.Feedback().drain(status["to_ns"])
+        at_ns = status["resumed_ns"] if status["to_ns"] is None else status["to_ns"]
+        is_whole = status["ended"] and not status["pending"]
+        is_over = is_whole and bool(self._launch.recording)
+        is_settled = await cluster.Feedback().drain(at_ns, is_over=is_over)
         if status["ended"] and not stop_asked():
             await self._finish_round(say, stop_asked)
         learning = dict(await cluster.Feedback().status())
         status = dict(await cluster.Trader().status())
         feed = dict(await cluster.MarketData().view("counters"))
         await cluster.History().flush()
-        if status["ended"] and not status["pending"]:
-            await cluster.History().end(status["to_ns"])
+        if is_whole and is_settled:
+            await cluster.History().end(at_ns)
         return status, feed, learning
 
     async def _finish_round(

@@ -308,9 +308,13 @@ class Feedback(ActorProxy):
         status: Mapping[str, Any] = await self._call("status")
         return status
 
-    async def drain(self, until_ns: int) -> None:
-        """Return once everything up to `until_ns` [ns UTC] that can be settled is."""
-        await self._call("drain", until_ns)
+    async def drain(self, until_ns: int, *, is_over: bool) -> bool:
+        """Return whether everything up to `until_ns` [ns UTC] that can be settled is.
+
+        With `is_over` nothing comes after it, ever: what is still pending is void.
+        """
+        done: bool = await self._call("drain", until_ns, is_over)
+        return done
 
     async def finish(self, timeout_s: float) -> bool:
         """Wait for a running round, at most `timeout_s` [s], and return whether none runs."""

@@ -4,7 +4,7 @@
               analysing/, collecting.py and doctor.py
     floor 3   models/ data/ portfolio/ risk/ execution/ storage/ learning/ dashboard/ cluster.py
               assembly.py and alerting.py (where rooms meet)
-    floor 2   interfaces.py   features/   config.py   logs.py
+    floor 2   interfaces.py   features/   config.py with settings/   logs.py
     floor 1   domain/
 
 The checker reads source text and judges every import in it, those inside functions and those by
@@ -85,7 +85,7 @@ def floor_of(home: str) -> int:
         return 4
     if home in (*ROOMS, "cluster", *MEETINGS):
         return 3
-    if home in ("interfaces", "features", "config", "logs"):
+    if home in ("interfaces", "features", "config", "settings", "logs"):
         return 2
     if home in ("domain", "alphapulse"):
         return 1

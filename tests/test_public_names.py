@@ -48,9 +48,11 @@ NAMES = {
         BookSnapshot BookWindow BucketWindow Buckets CacheView MarketWindow Shown StreamWindow
     """,
     "alphapulse.config": """
-        Cluster DECISIVE DecisionRules Feed Learning Market PREFIX Risk Server Settings
-        Storage TAUGHT Trading Training load_settings
+        Cluster DECISIVE DecisionRules Feed Learning Market Risk Server Settings Storage TAUGHT
+        Trading Training load_settings
     """,
+    "alphapulse.settings.values": "PREFIX build from_environ merge",
+    "alphapulse.settings.ranges": "require_possible",
 }
 
 

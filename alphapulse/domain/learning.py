@@ -90,7 +90,7 @@ class InferenceLabel:
         event_ns: instant of the inference [ns UTC].
         known_ns: instant from which the label was known [ns UTC].
         version: of the definitions, OUTCOME_VERSION.
-        state: void if nothing of it was answered.
+        state: void if nothing of it was answered, or its source ended before all of it was.
         hit: share of its answers that were as said, NaN if none can be.
         loss: mean log loss of what it said, NaN if it said nothing that was answered.
         stratum: what it has in common with others, `symbol|model|action|answers|how it was left`.

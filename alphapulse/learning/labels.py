@@ -31,6 +31,7 @@ class _Open:
     inference: Inference
     event_ns: int
     waiting: set[tuple[str, int]]
+    known_ns: int  # instant from which all that is known of it by now was known [ns UTC]
     answered: dict[tuple[str, int], Outcome] = field(default_factory=dict)
 
 
@@ -53,9 +54,10 @@ class Labels:
         self, decision: PastDecision, inference: Inference, parts: Iterable[tuple[str, int]]
     ) -> None:
         """Let an inference wait for its parts, each (timeframe, level) or ACTION; void without."""
-        opened = _Open(decision.symbol, inference, decision.event_ns, set(parts))
+        at_ns = decision.event_ns
+        opened = _Open(decision.symbol, inference, at_ns, set(parts), at_ns)
         self._open[inference.id] = opened
-        self._close_if_done(opened, decision.event_ns)
+        self._close_if_done(opened, at_ns)
 
     def answer(self, outcome: Outcome) -> None:
         """Take the answer to a part."""
@@ -76,27 +78,43 @@ class Labels:
         found, self._known = self._known, []
         return found
 
+    def end(self, known_ns: int) -> None:
+        """Conclude what still waits, for no answer can come any more.
+
+        It is void, also where parts of it were answered: of what an end cuts off, only the
+        forecasts that are soon answered would count, and what became of the others is not known.
+        """
+        for opened in list(self._open.values()):
+            opened.known_ns = max(opened.known_ns, known_ns)
+            self._close(opened)
+
     def _close_if_done(self, opened: _Open, known_ns: int) -> None:
+        # what became void is told before the answers of the same slice, whatever came first
+        opened.known_ns = max(opened.known_ns, known_ns)
         if not opened.waiting:
-            del self._open[opened.inference.id]
-            self._known.append(_label(opened, known_ns))
+            self._close(opened)
+
+    def _close(self, opened: _Open) -> None:
+        del self._open[opened.inference.id]
+        self._known.append(_label(opened))
 
 
-def _label(opened: _Open, known_ns: int) -> InferenceLabel:
+def _label(opened: _Open) -> InferenceLabel:
     inference, outcomes = opened.inference, list(opened.answered.values())
     hits = [o.hit for o in outcomes if not math.isnan(o.hit)]
     losses = [loss for o in outcomes if not math.isnan(loss := loss_of(inference, o))]
     answered = [o for o in outcomes if o.reason != VOID]
+    is_resolved = bool(answered) and not opened.waiting
     return InferenceLabel(
         inference_id=inference.id,
         symbol=opened.symbol,
         model=inference.model,
         event_ns=opened.event_ns,
-        known_ns=max([known_ns, *(o.known_ns for o in outcomes)]),
+        known_ns=opened.known_ns,
         version=OUTCOME_VERSION,
-        state=LabelState.RESOLVED if answered else LabelState.VOID,
-        hit=sum(hits) / len(hits) if hits else NAN,
-        loss=sum(losses) / len(losses) if losses else NAN,
+        state=LabelState.RESOLVED if is_resolved else LabelState.VOID,
+        hit=sum(hits) / len(hits) if hits and is_resolved else NAN,
+        loss=sum(losses) / len(losses) if losses and is_resolved else NAN,
         stratum=_stratum(opened, answered),
     )
 

@@ -95,6 +95,13 @@ class Settlement:
         """Return the inferences labelled since the last call: answered, or never to be."""
         return self._labels.take()
 
+    def end(self) -> None:
+        """Label what is still pending as void: the source has ended, no answer can come.
+
+        Its forecasts stay without an outcome, and count as pending: they are right-censored.
+        """
+        self._labels.end(self._now_ns)
+
     @property
     def num_unlabelled(self) -> int:
         """Return how many inferences may be answered yet."""
@@ -111,7 +118,9 @@ class Settlement:
     def counters(self) -> dict[str, int]:
         """Return how many were settled, wait, and will have no outcome, by reason.
 
-        `examples` counts the inferences with at least one answered forecast.
+        `examples` counts the inferences with at least one answered forecast. All of it is counted
+        since this settlement began, of what it was fed: one that begins again is fed what the
+        journal still has, so that what retention took out of it meanwhile is counted no more.
         """
         pending = {f"pending_{kind}": count for kind, count in self.num_pending.items()}
         counts = {

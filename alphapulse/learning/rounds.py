@@ -77,7 +77,9 @@ class RoundScheduler:
 
         Args:
             is_running: whether a round of the run is under way.
-            num_examples: answered inferences there are.
+            num_examples: answered inferences there are; of those evicted, some may be counted
+                yet, and of those in the lake alone, some no more: the round itself counts what it
+                reads.
         """
         if self._waiting is None or is_running or num_examples < self._settings.min_examples:
             return None

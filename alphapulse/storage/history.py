@@ -327,10 +327,10 @@ class InferenceHistory(InferenceStore):
     def _flush(self) -> list[BatchReport]:
         journal = self._own()
         self._take(journal)  # what an interrupted flush left behind
-        newest = journal.counts()["decisions"]  # what comes while this runs waits for the next call
+        there = journal.newest()  # what comes while this runs waits for the next call
         while batch := journal.name_batch(max_decisions=MAX_BATCH_DECISIONS):
             self._take(journal)
-            if batch.to["decision"] >= newest:
+            if all(batch.to[series] >= newest for series, newest in there.items()):
                 break
         moved = journal.batches(after=self._reported)
         self._reported = max((batch.number for batch in moved), default=self._reported)

@@ -14,6 +14,9 @@ router = APIRouter()
 
 @router.get("/alerts")
 async def alerts(behind: Behind) -> Any:
-    """Return what a person must know now, each with what to do about it."""
+    """Return what a person must know now, each with what to do about it.
+
+    Of an actor that does not answer, the alert that says so is told.
+    """
     found = await standing(behind.trader, behind.market, behind.history, behind.settings)
-    return plain([asdict(alert) for alert in found])
+    return plain([asdict(alert) for alert in found.alerts])

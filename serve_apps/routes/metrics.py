@@ -1,14 +1,15 @@
 """Give Prometheus the counters of history and trader, and what the batches to the lake held."""
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 from fastapi import APIRouter, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from alphapulse.alerting import standing
+from alphapulse.alerting import Away, ask, standing
+from alphapulse.cluster import ACTORS
 from serve_apps.doors import Behind
 
 PREFIX = "alphapulse"
@@ -17,27 +18,50 @@ router = APIRouter()
 
 @router.get("/metrics")
 async def metrics(behind: Behind) -> Response:
-    """Return every metric in Prometheus's text format; scrape it with the token as bearer."""
-    history, trader, alerts = await asyncio.gather(
-        behind.history.metrics(),
-        behind.trader.status(),
+    """Return every metric in Prometheus's text format; scrape it with the token as bearer.
+
+    Of an actor that does not answer there are none but `alphapulse_up`, which is 0.
+    """
+    history, trader, feedback, now = await asyncio.gather(
+        ask(behind.history, behind.history.metrics()),
+        ask(behind.trader, behind.trader.status()),
+        ask(behind.feedback, behind.feedback.pid()),
         standing(behind.trader, behind.market, behind.history, behind.settings),
     )
-    codes = [alert.code for alert in alerts]
-    content = text_of(history, trader, codes)
+    silent = [answer for answer in (history, trader, feedback) if isinstance(answer, Away)]
+    away = now.away | {answer.actor for answer in silent}
+    content = text_of(
+        history=None if isinstance(history, Away) else history,
+        trader=None if isinstance(trader, Away) else trader,
+        codes=[alert.code for alert in now.alerts],
+        away=away,
+    )
     return Response(content, media_type=CONTENT_TYPE_LATEST)
 
 
-def text_of(history: Mapping[str, Any], trader: Mapping[str, Any], alerts: list[str]) -> bytes:
+def text_of(
+    *,
+    history: Mapping[str, Any] | None,
+    trader: Mapping[str, Any] | None,
+    codes: Sequence[str],
+    away: Collection[str],
+) -> bytes:
     """Return the metrics as text.
 
     Args:
-        history: what `cluster.History.metrics` says.
-        trader: what `cluster.Trader.status` says.
-        alerts: codes of the alerts that hold now.
+        history: what `cluster.History.metrics` says, None if it does not answer.
+        trader: what `cluster.Trader.status` says, None if it does not answer.
+        codes: of the alerts that hold now.
+        away: names of the actors that do not answer.
     """
+    families = [
+        *([] if history is None else _history(history)),
+        *([] if trader is None else _trader(trader)),
+        _alerts(codes),
+        _up(away),
+    ]
     registry = CollectorRegistry()
-    registry.register(_Snapshot([*_history(history), *_trader(trader), _alerts(alerts)]))  # type: ignore[arg-type]
+    registry.register(_Snapshot(families))  # type: ignore[arg-type]
     return generate_latest(registry)
 
 
@@ -92,8 +116,13 @@ def _trader(trader: Mapping[str, Any]) -> list[Metric]:
     ]
 
 
-def _alerts(codes: list[str]) -> Metric:
+def _alerts(codes: Sequence[str]) -> Metric:
     return _share("alert", "1 while an alert holds.", "code", dict.fromkeys(codes, 1.0))
+
+
+def _up(away: Collection[str]) -> Metric:
+    answers = {actor: float(actor not in away) for actor in ACTORS}
+    return _share("up", "1 while an actor answers.", "actor", answers)
 
 
 def _one(name: str, told: str, value: float) -> Metric:

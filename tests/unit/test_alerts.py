@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from alphapulse import alerting
 from alphapulse.domain import quality
 from alphapulse.domain.learning import RoundState, TrainingRound
 from alphapulse.domain.status import Alert
@@ -22,8 +23,14 @@ EXPLAINED: dict[StrEnum, quality.Explanation] = {
     **quality.EXPLAINED,
     **risk_alerts.EXPLAINED,
     **store_alerts.EXPLAINED,
+    **alerting.EXPLAINED,
 }
-CODES = [*quality.Reason, *risk_alerts.RiskCode, *store_alerts.StoreCode]
+CODES = [
+    *quality.Reason,
+    *risk_alerts.RiskCode,
+    *store_alerts.StoreCode,
+    *alerting.ActorCode,
+]
 ROUND = TrainingRound(
     run="r", model="cnn", confirm_ns=7, trigger="ETH/USDT 1s L2 H", state=RoundState.REJECTED,
     champion="c", figures={"p": 1 / 3}, reason="no better",

@@ -143,6 +143,11 @@ class JournalReader:
         edges = [named.span(table)[1] for named in self.batches() if named.number <= batch]
         return edges[-1] if edges else 0
 
+    def newest(self) -> dict[str, int]:
+        """Return the newest number of every series of `tables.SERIES`, 0 before its first row."""
+        with self._database() as db:
+            return {series: newest_number(db, series) for series in NUMBERED}
+
     def counts(self) -> dict[str, int]:
         """Return how much was stored, and how much is in no batch yet.
 

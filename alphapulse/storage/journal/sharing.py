@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from alphapulse.storage.journal import packing
-from alphapulse.storage.journal.schema import PIECES
 
 NUM_ON_ANCHOR = 16  # pieces that lean on one other: bounds what goes with it
 
@@ -92,19 +91,3 @@ class Sharing:
 
 def _stored(db: sqlite3.Connection, content: bytes, anchor: int | None) -> int:
     return db.execute("INSERT INTO pieces VALUES (NULL, ?, ?)", (anchor, content)).lastrowid or 0
-
-
-def sweep(db: sqlite3.Connection) -> None:
-    """Remove the pieces that no decision names and none named leans on.
-
-    While the newest decision of every symbol stays, so does all that a writer knows.
-    """
-    named = " UNION ".join(
-        f"SELECT {at} FROM decisions WHERE {at} IS NOT NULL"
-        for names in PIECES.values()
-        for at in names
-    )
-    db.execute(
-        f"WITH named AS ({named}) DELETE FROM pieces WHERE number NOT IN named AND number NOT IN "
-        "(SELECT anchor FROM pieces WHERE anchor IS NOT NULL AND number IN named)"
-    )

@@ -27,8 +27,7 @@ from alphapulse.logs import describe, get_logger
 from alphapulse.storage.home import Run
 from alphapulse.storage.journal.encoding import array_of, package_of
 from alphapulse.storage.journal.reader import closing_on_error
-from alphapulse.storage.journal.removing import remove_decisions
-from alphapulse.storage.journal.sharing import sweep
+from alphapulse.storage.journal.removing import remove_decisions, sweep
 from alphapulse.storage.journal.writer import Journal
 from alphapulse.storage.tables import COLUMNS
 

@@ -60,6 +60,7 @@ _INTO_DECISIONS = _insert_sql("decisions", (*DECISION, *_NUMBERS))
 _INTO_OUTPUTS = _insert_sql("outputs", ("number", *OUTPUT, "made"))
 _INTO_FORECASTS = _insert_sql("forecasts", ("number", *FORECAST))
 _INTO_ROWS = f"{_insert_sql('closed_rows', ROW)} ON CONFLICT DO NOTHING"
+MAX_OTHERS = 50_000  # rows, outcomes or notes a batch: some 130 MB of memory while it is written
 CHECKPOINT_PAGES = 4096  # 32 MiB: a checkpoint waits for the disk, and most pages change often
 
 
@@ -134,13 +135,16 @@ class Journal(JournalReader):
         """Return the work of a note; raises StoreError if it cannot be done."""
         return _inserting(f"noted_{table}", [encode_note(table, row) for row in rows])
 
-    def name_batch(self, *, max_decisions: int) -> Batch | None:
-        """Name what is in no batch as the next one, oldest decisions first; None if all is in one.
+    def name_batch(self, *, max_decisions: int, max_others: int = MAX_OTHERS) -> Batch | None:
+        """Name what is in no batch as the next one, oldest first; None if all is in one.
+
+        `max_others` bounds every other series. Decisions wait until all closed rows are in a batch,
+        so that the lake has the rows of a decision no later than the decision.
 
         The name survives a power failure: the lake never knows a batch the journal has forgotten.
         """
         with self._transaction(synchronous="FULL") as db:
-            batch = _next_batch(db, max_decisions)
+            batch = _next_batch(db, max_decisions, max_others)
             if batch.is_empty:
                 return None
             db.executemany(
@@ -199,12 +203,15 @@ class Journal(JournalReader):
                 raise
 
 
-def _next_batch(db: sqlite3.Connection, max_decisions: int) -> Batch:
+def _next_batch(db: sqlite3.Connection, max_decisions: int, max_others: int) -> Batch:
     edges = dict(db.execute("SELECT series, max(reached) FROM edges GROUP BY series"))
     number = db.execute("SELECT coalesce(max(batch), 0) FROM edges").fetchone()[0]
     after = dict.fromkeys(NUMBERED, 0) | edges
-    to = {series: newest_number(db, series) for series in NUMBERED}
-    to["decision"] = min(to["decision"], after["decision"] + max_decisions)
+    newest = {series: newest_number(db, series) for series in NUMBERED}
+    to = {series: min(reached, after[series] + max_others) for series, reached in newest.items()}
+    has_all_rows = to["row"] == newest["row"]
+    most = after["decision"] + (max_decisions if has_all_rows else 0)
+    to["decision"] = min(newest["decision"], most)
     return Batch(number + 1, after, to)
 
 

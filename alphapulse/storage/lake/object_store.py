@@ -28,7 +28,8 @@ _REMEDIES = (
     ),
     (
         "NoSuchBucket",
-        "the object store has no such bucket; create it, or correct storage.lake_uri",
+        "the object store has no such bucket; create it, or correct storage.lake_uri or "
+        "storage.archive_uri",
     ),
     (
         r"\(Connect\)|dns error|timed out|error sending request",

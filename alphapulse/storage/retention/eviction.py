@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -18,6 +19,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.market import Bools, Ints
 from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.lake.delta import Lake, arrow_table, day_of, sql_text
+from alphapulse.storage.lake.durable import bring_to_disk, sync
 from alphapulse.storage.retention.comparing import alike, differing, missing, pieces_of, whole
 from alphapulse.storage.retention.inventory import LEAVING
 from alphapulse.storage.retention.journal_eviction import JournalEviction
@@ -83,6 +85,7 @@ class Eviction:
         rounds: Rounds,
         going_on: frozenset[str] = frozenset(),
         step: Callable[[str], None] = lambda _: None,
+        sync: Callable[[Path], None] = sync,
     ) -> None:
         """Begin with nothing under way.
 
@@ -92,12 +95,14 @@ class Eviction:
             rounds: where the one under way is written down.
             going_on: ids of the runs that may be written on: their bars stay.
             step: told the name of each step when it is done.
+            sync: brings a file or folder of a lake to the disk.
         """
         self._lake = lake
         self._journals = {journal.meta("run") or "": journal for journal in journals}
         self._rounds = rounds
         self._going_on = going_on
         self._step = step
+        self._sync = sync
 
     def begin(self, round: Round) -> Round:
         """Write a round down with where its rows are, and return it so; nothing else is touched."""
@@ -126,6 +131,7 @@ class Eviction:
                 shown_T = is_shown(rows["ts_ns"].to_numpy(), spans_K2)
                 self._copy("rows", rows.filter(pa.array(shown_T)), archive, round.id)
         self._step("verified")
+        self._bring_to_disk(archive, round)
 
     def remove(self, round: Round, *, archive: Lake | None) -> None:
         """Remove what is archived, or was begun to be removed, and forget the round.
@@ -138,6 +144,7 @@ class Eviction:
             for table in LEAVING:
                 self._lake.remove(table, symbol=part.symbol, day=part.day, leaves=part.leaves)
                 self._step(f"removed {table}")
+        self._bring_to_disk(self._lake, round)
         for run, of_run in round.keys.items():
             if journal := self._journals.get(run):
                 with JournalEviction(journal, self._lake) as leaving:
@@ -150,6 +157,16 @@ class Eviction:
                 self._sweep(run, hulls, archive=archive, leaves_lake=round.leaves_lake)
         self._step("removed rows")
         self._rounds.finish(round)
+
+    def _bring_to_disk(self, lake: Lake, round: Round) -> None:
+        """Let what a lake holds of a round survive a power failure: other copies go now."""
+        parts = _parts(round.keys)
+        symbols, days = {part.symbol for part in parts}, {part.day for part in parts}
+        for table in LEAVING:
+            bring_to_disk(lake, table, symbols=symbols, days=days, sync=self._sync)
+        of_rows = {symbol for _, symbol, *_ in round.hulls}
+        bring_to_disk(lake, "rows", symbols=of_rows, sync=self._sync)
+        self._step("on the disk")
 
     def _copy(self, table: str, source: pa.Table, archive: Lake, name: str) -> None:
         """Let the archive have rows, once each, and compare what it gives back bit for bit."""
@@ -216,6 +233,8 @@ class Eviction:
                 rows = self._rows(run, symbol, stream, *of_stream)
                 self._remove_unshown(rows, shown.get((symbol, stream)), archive)
         if journal := self._journals.get(run):
+            symbols = {hull[1] for hull in hulls}
+            bring_to_disk(self._lake, "rows", symbols=symbols, sync=self._sync)
             with JournalEviction(journal, self._lake) as leaving:
                 shown = leaving.remaining(*span)
                 for _, symbol, stream, first_ns, last_ns in hulls:

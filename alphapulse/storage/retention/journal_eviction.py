@@ -16,8 +16,7 @@ import pyarrow as pa
 from alphapulse.domain.errors import StoreError
 from alphapulse.storage.journal import packing
 from alphapulse.storage.journal.reader import JournalReader
-from alphapulse.storage.journal.removing import output_ids, remove_decisions
-from alphapulse.storage.journal.sharing import sweep
+from alphapulse.storage.journal.removing import output_ids, remove_decisions, unnamed
 from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.retention.inventory import taken_numbers
 from alphapulse.storage.retention.shown_rows import Spans, is_shown, spans_of, union
@@ -25,6 +24,7 @@ from alphapulse.storage.tables import LAKE_ONLY
 
 PIECE = 100  # decisions a transaction: an append beside it waits for some milliseconds
 ROWS = 2_000  # rows a transaction
+SHARED = 500  # pieces that decisions shared, a transaction
 PACKAGES = 5_000  # packages looked at together
 PAGES = 128  # free pages given back a transaction
 _STREAM = "(SELECT number FROM streams WHERE symbol = ? AND stream = ?)"
@@ -147,8 +147,11 @@ class JournalEviction:
 
     def _shrink(self, db: sqlite3.Connection) -> None:
         """Give free pages back, some at a time; a journal of an older layout uses them again."""
-        with self._transaction():
-            sweep(db)
+        numbers = unnamed(db)  # takes its time in a large journal, which no append waits for
+        for begin in range(0, len(numbers), SHARED):
+            which = ", ".join(map(str, numbers[begin : begin + SHARED]))
+            with self._transaction():
+                db.execute(f"DELETE FROM pieces WHERE number IN ({which})")
         free = -1
         while (left := db.execute("PRAGMA freelist_count").fetchone()[0]) not in (0, free):
             free = left

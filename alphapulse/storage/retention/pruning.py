@@ -21,6 +21,7 @@ from alphapulse.storage.alerts import StoreCode
 from alphapulse.storage.home import Home
 from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.lake.delta import Lake
+from alphapulse.storage.lake.durable import bring_to_disk, sync
 from alphapulse.storage.retention.eviction import Eviction
 from alphapulse.storage.retention.inventory import LEAVING, Inventory, take_stock
 from alphapulse.storage.retention.policy import Plan, Policy, Reason, Usage, plan
@@ -57,8 +58,12 @@ class Pruning:
         settings: Storage,
         disk: Disk = disk_of,
         step: Callable[[str], None] = lambda _: None,
+        sync: Callable[[Path], None] = sync,
     ) -> None:
-        """Begin with nothing under way; `step` is told the name of each step that is done."""
+        """Begin with nothing under way.
+
+        `step` is told the name of each step that is done, `sync` what is to be on the disk by then.
+        """
         self._home = home
         self._lake = lake
         self._settings = settings
@@ -71,6 +76,7 @@ class Pruning:
         )
         self._disk = disk
         self._step = step
+        self._sync = sync
         self._rounds = Rounds(home.path / "retention")
 
     @property
@@ -113,7 +119,12 @@ class Pruning:
 
     def _prune(self, journals: Sequence[JournalReader]) -> Pruned:
         eviction = Eviction(
-            self._lake, journals, rounds=self._rounds, going_on=self._going_on(), step=self._step
+            self._lake,
+            journals,
+            rounds=self._rounds,
+            going_on=self._going_on(),
+            step=self._step,
+            sync=self._sync,
         )
         self._finish(eviction)
         reasons: Counter[Reason] = Counter()
@@ -192,6 +203,7 @@ class Pruning:
         """Give replaced files of the lake back at once where the disk needs them."""
         if usage.is_critical:
             for table in (*LEAVING, "rows"):
+                bring_to_disk(self._lake, table, sync=self._sync)
                 self._lake.drop_replaced(table)
 
     def _stock(self, journals: Sequence[JournalReader]) -> tuple[Inventory, Usage]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alphapulse.domain.errors import StoreError
+from alphapulse.storage.lake.durable import sync
 
 Hull = tuple[str, str, str, int, int]  # run, symbol, stream, first and last instant of rows
 
@@ -89,16 +90,16 @@ class Rounds:
             if round.leaves_lake and not round.archive:
                 self.removed_path.mkdir(exist_ok=True)
                 self._path.replace(self.removed_path / f"{round.id}.json")
-                _sync(self.removed_path)
+                sync(self.removed_path)
             else:
                 self._path.unlink()
-            _sync(self.folder)
+            sync(self.folder)
 
     def undo(self) -> None:
         """Forget a round of which nothing was removed."""
         with _writing(self.folder):
             self._path.unlink(missing_ok=True)
-            _sync(self.folder)
+            sync(self.folder)
 
     def _write(self, round: Round) -> None:
         unborn = self._path.with_suffix(".new")
@@ -109,15 +110,7 @@ class Rounds:
                 file.flush()
                 os.fsync(file.fileno())
             unborn.replace(self._path)
-            _sync(self.folder)
-
-
-def _sync(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+            sync(self.folder)
 
 
 @contextmanager

@@ -119,6 +119,17 @@ def test_labels_do_not_depend_on_how_a_run_is_cut(steps: list[tuple[Any, ...]], 
     assert sorted(map(key, settlement.labels())) == sorted(map(key, whole))
 
 
+def test_a_label_is_known_no_sooner_than_its_last_part() -> None:
+    """The action is answered at second 4, the forecast void at 9: also if told in one slice."""
+    said = decided(3, Action.BUY, price=10.0, unit=0.5, forecasts=(forecast(),))
+    fall = [*calm(range(3), 10.0), said, bar(3, (10, 17, 4, 10)), bar(8, (10, 10, 10, 10))]
+
+    (label,) = labels_of(fall)
+
+    assert label.state is LabelState.RESOLVED
+    assert (label.hit, label.known_ns) == (0.0, at(9))
+
+
 def test_a_bar_that_is_missing_voids_only_what_waits_for_it() -> None:
     whole = around(3, forecast())
     without = [e for e in whole if not (isinstance(e, ShownBar) and e.open_ns == at(8))]

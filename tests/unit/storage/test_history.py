@@ -21,6 +21,7 @@ from alphapulse.domain.learning import Cursor, Outcome
 from alphapulse.interfaces import Query
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
+from alphapulse.storage.journal.writer import MAX_OTHERS
 from tests.unit.storage.journal.old_journal import make_old_journal
 from tests.unit.storage.records import SYMBOLS, instant, outcome, record
 
@@ -189,6 +190,22 @@ def test_a_lake_out_of_reach_leaves_appends_and_queries_working(home: Home, run:
     assert len(ask(history, Query())) == 6
     assert history.counters()["failures"] == 1
     history.close()
+
+
+def test_a_flush_takes_all_that_was_there_a_bounded_batch_at_a_time(
+    history: InferenceHistory, run: Run
+) -> None:
+    asyncio.run(history.append([record(second, run=run.id) for second in range(2)]))
+    answers = [outcome(second, run=run.id) for second in range(2 * MAX_OTHERS + 1)]
+    asyncio.run(history.settle(answers))
+
+    moved = asyncio.run(history.flush())
+
+    outcomes = [report.rows["outcomes"] for report in moved]
+    assert outcomes == [MAX_OTHERS, MAX_OTHERS, 1]
+    assert history.counters()["unbatched_rest"] == 0
+    stored = asyncio.run(history.sql("SELECT count(*), count(DISTINCT event_ns) FROM outcomes"))
+    assert stored.iloc[0].tolist() == [len(answers)] * 2
 
 
 def test_the_last_outputs_and_the_end_are_there_after_a_restart(

@@ -26,6 +26,7 @@ from alphapulse.storage.asking.pages import after_of, cursor_of, next_page
 from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
+from alphapulse.storage.journal.removing import remove_decisions
 from alphapulse.storage.journal.writer import Journal
 from tests.unit.storage.records import RUN, SYMBOLS, instant, outcome, record
 from tests.unit.storage.test_history import ask, start
@@ -288,11 +289,9 @@ def test_rows_written_twice_by_two_journals_of_a_run_fill_a_page_once(
 
 def forget(run: Run, *, until: int) -> None:
     """Remove the decisions of the first seconds from the journal, as retention does: lake alone."""
-    which = f"(SELECT number FROM decisions WHERE event_ns <= {instant(until)})"
-    with closing(sqlite3.connect(run.journal_path, isolation_level=None)) as db:
-        for table, number in (("forecasts", "decision"), ("outputs", "decision")):
-            db.execute(f"DELETE FROM {table} WHERE {number} IN {which}")
-        db.execute(f"DELETE FROM decisions WHERE number IN {which}")
+    with closing(sqlite3.connect(run.journal_path)) as db, db:
+        sql = "SELECT number FROM decisions WHERE event_ns <= ?"
+        remove_decisions(db, [number for (number,) in db.execute(sql, (instant(until),))])
     journal = Journal(run.journal_path, run=run.id)
     journal.remark(LAKE_ONLY, str(instant(until)))
     journal.close()

@@ -258,6 +258,26 @@ def test_batches_are_ranges_that_follow_each_other(journal: Journal) -> None:
     assert (journal.reached(1, "packages"), journal.reached(1, "rows")) == (3, 10)
 
 
+def test_every_series_of_a_batch_is_bounded_and_decisions_wait_for_their_rows(
+    journal: Journal,
+) -> None:
+    journal.append([record(second) for second in range(5)])  # with two rows each
+    journal.settle([outcome(second) for second in range(9)])
+    for table in NOTES:
+        journal.note(table, [note(table, second) for second in range(6)])
+
+    named = []
+    while batch := journal.name_batch(max_decisions=3, max_others=4):
+        named.append(batch)
+
+    tables = ("packages", "rows", "outcomes", *NOTES)
+    taken = {table: [batch.span(table) for batch in named] for table in tables}
+    assert taken["packages"] == [(0, 0), (0, 0), (0, 3), (3, 5)]
+    assert taken["rows"] == [(0, 4), (4, 8), (8, 10), (10, 10)]
+    assert taken["outcomes"] == [(0, 4), (4, 8), (8, 9), (9, 9)]
+    assert [taken[table] for table in NOTES] == [[(0, 4), (4, 6), (6, 6), (6, 6)]] * len(NOTES)
+
+
 def test_outcomes_are_kept_once_and_bit_for_bit(journal: Journal) -> None:
     given = [outcome(0), outcome(0, "1m"), dataclasses.replace(outcome(0), version=2)]
 

@@ -12,7 +12,8 @@ import pytest
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, InputPackage
 from alphapulse.storage.journal.encoding import package_of
-from alphapulse.storage.journal.sharing import NUM_ON_ANCHOR, sweep
+from alphapulse.storage.journal.removing import sweep, unnamed
+from alphapulse.storage.journal.sharing import NUM_ON_ANCHOR
 from alphapulse.storage.journal.writer import Journal
 from alphapulse.storage.tables import COLUMNS
 from tests.unit.storage.records import RUN, SYMBOLS, record
@@ -129,4 +130,37 @@ def test_a_sweep_keeps_what_is_leant_on_and_the_writer_goes_on(journal: Journal)
 
     assert count(journal.path, "pieces") < num_before / 4
     for one, other in zip(packages(journal), [given[-1], moved(99)], strict=True):
+        assert_same(one, other.package)
+
+
+def test_what_a_sweep_would_remove_is_found_beside_a_writer(journal: Journal) -> None:
+    journal.append([moved(second) for second in range(2 * NUM_ON_ANCHOR)])
+    with closing(sqlite3.connect(journal.path)) as db, db:
+        db.execute("DELETE FROM decisions WHERE number < ?", (NUM_ON_ANCHOR + 4,))
+    with (
+        closing(sqlite3.connect(journal.path)) as writer,
+        closing(sqlite3.connect(journal.path, timeout=0.0)) as reader,
+    ):
+        writer.execute("BEGIN IMMEDIATE")
+        found = unnamed(reader)
+        writer.execute("ROLLBACK")
+
+    with closing(sqlite3.connect(journal.path)) as db, db:
+        before = {number for (number,) in db.execute("SELECT number FROM pieces")}
+        sweep(db)
+        after = {number for (number,) in db.execute("SELECT number FROM pieces")}
+    assert set(found) == before - after != set()
+
+
+def test_what_is_found_unnamed_is_named_by_nothing_later(journal: Journal) -> None:
+    journal.append([moved(second) for second in range(3 * NUM_ON_ANCHOR)])
+    with closing(sqlite3.connect(journal.path)) as db, db:
+        db.execute("DELETE FROM decisions WHERE number < ?", (3 * NUM_ON_ANCHOR,))
+        found = unnamed(db)
+    later = [moved(100 + second) for second in range(2 * NUM_ON_ANCHOR)]
+    journal.append(later)
+    with closing(sqlite3.connect(journal.path)) as db, db:
+        db.execute(f"DELETE FROM pieces WHERE number IN ({', '.join(map(str, found))})")
+
+    for one, other in zip(packages(journal)[1:], later, strict=True):
         assert_same(one, other.package)

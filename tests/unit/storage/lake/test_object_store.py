@@ -49,13 +49,23 @@ def test_an_unknown_failure_is_told_in_one_line_without_secrets() -> None:
 @pytest.mark.parametrize(
     "uri", ["s3://key:secret@bucket/lake", "ftp://host/lake", "http://key:secret@host/lake"]
 )
-def test_an_address_with_credentials_or_of_another_kind_is_refused_unread(uri: str) -> None:
-    with pytest.raises(ConfigError, match=r"storage\.lake_uri: expected a folder or s3") as told:
-        Settings(storage=Storage(lake_uri=uri))
+@pytest.mark.parametrize("name", ["lake_uri", "archive_uri"])
+def test_an_address_with_credentials_or_of_another_kind_is_refused_unread(
+    name: str, uri: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"storage\.{name}: expected a folder or s3") as told:
+        Settings(storage=Storage(**{name: uri}))
 
     assert "secret" not in str(told.value)
 
 
 @pytest.mark.parametrize("uri", ["", "lake", "/var/lake", "s3://bucket", "s3://bucket/a/b"])
-def test_folders_and_buckets_are_addresses(uri: str) -> None:
-    assert Settings(storage=Storage(lake_uri=uri)).storage.lake_uri == uri
+@pytest.mark.parametrize("name", ["lake_uri", "archive_uri"])
+def test_folders_and_buckets_are_addresses(name: str, uri: str) -> None:
+    storage = Settings(storage=Storage(**{name: uri})).storage
+
+    assert getattr(storage, name) == uri
+
+
+def test_an_archive_may_be_nowhere() -> None:
+    assert Settings(storage=Storage(archive_uri="none")).storage.archive_uri == "none"
