@@ -58,9 +58,7 @@ class EncodedRecord:
         outputs: one row a model, the columns `OUTPUT`.
         made: the columns `MADE` of each output.
         forecasts: one row a model, timeframe and level, the columns `FORECAST`.
-        rows: one row a closed row: symbol, stream, and the columns `ROW` without the stream's
-            number.
-        models: names, in the order the predictions were made.
+        rows: one row a closed row, the columns `ROW` with the names of symbol and stream.
     """
 
     symbol: str
@@ -73,7 +71,6 @@ class EncodedRecord:
     made: tuple[Values, ...]
     forecasts: tuple[Values, ...]
     rows: tuple[Values, ...]
-    models: tuple[str, ...]
 
 
 def encode(record: DecisionRecord) -> EncodedRecord:
@@ -105,7 +102,6 @@ def encode(record: DecisionRecord) -> EncodedRecord:
             for f in p.forecasts
         ),
         rows=tuple(_row(row, decision.event_ns) for row in record.rows),
-        models=tuple(p.model for p in decision.predictions),
     )
 
 

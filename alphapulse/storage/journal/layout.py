@@ -12,7 +12,6 @@ from alphapulse.storage.journal.older import from_older
 from alphapulse.storage.journal.schema import JOURNAL_LAYOUT, TABLES_SQL, VIEWS_SQL
 from alphapulse.storage.tables import LAKE_ONLY, SCHEMA_VERSION
 
-PAGE_SIZE = 8192  # bytes: four decisions a page, where 4096 hold one or two
 _MARK = f"INSERT OR REPLACE INTO meta VALUES ('layout', '{JOURNAL_LAYOUT}');\n"
 
 
@@ -36,7 +35,6 @@ def make(path: Path, *, run: str, lake_only_ns: int) -> None:
     for left in path.parent.glob(f"{unborn.name}*"):
         left.unlink()
     with closing(sqlite3.connect(unborn, isolation_level=None)) as db:
-        db.execute(f"PRAGMA page_size = {PAGE_SIZE}")
         db.execute("PRAGMA auto_vacuum = INCREMENTAL")  # so that what retention frees can go
         db.executescript(f"BEGIN IMMEDIATE;{TABLES_SQL}{VIEWS_SQL}{inserts}{_MARK}COMMIT;")
         db.execute("PRAGMA journal_mode = WAL")

@@ -108,10 +108,12 @@ INSERT INTO forecasts SELECT
   FROM old_forecasts f JOIN (
     SELECT decision, model, row_number() OVER (PARTITION BY decision ORDER BY rowid) - 1 AS place
     FROM old_outputs) o ON o.decision = f.decision AND o.model = f.model;
-INSERT INTO streams SELECT DISTINCT NULL, symbol, stream FROM old_closed_rows;
+INSERT INTO names SELECT DISTINCT NULL, name FROM (
+  SELECT symbol AS name FROM old_closed_rows UNION SELECT stream FROM old_closed_rows);
 INSERT INTO closed_rows SELECT
-  c.number, of.number, ts_ns, event_ns, flags, cells, cells_layout
-  FROM old_closed_rows c JOIN streams of ON of.symbol = c.symbol AND of.stream = c.stream;
+  c.number, whose.number, of.number, ts_ns, event_ns, flags, cells, cells_layout
+  FROM old_closed_rows c JOIN names whose ON whose.name = c.symbol
+  JOIN names of ON of.name = c.stream;
 INSERT INTO meta SELECT '{BATCHED}', coalesce(max(rowid), 0) - (SELECT count(*) FROM old_outputs
   WHERE decision > (SELECT coalesce(max(reached), 0) FROM edges WHERE series = 'decision'))
   FROM old_outputs;

@@ -89,18 +89,16 @@ class JournalReader:
 
     def last_decision(self, symbol: str) -> int | None:
         """Return the newest decision instant of `symbol` [ns UTC], None before the first."""
-        with self._database() as db:
-            newest: int | None = db.execute(
-                "SELECT max(event_ns) FROM last WHERE symbol = ?", (symbol,)
-            ).fetchone()[0]
-        return newest
+        sql = "SELECT event_ns FROM decisions WHERE symbol = ? ORDER BY event_ns DESC LIMIT 1"
+        found = self.fetch(sql, (symbol,))
+        return found[0][0] if found else None
 
     def last_predictions(self, symbol: str | None = None) -> tuple[Prediction, ...]:
         """Return the newest Prediction of every model for `symbol`, in the order they were made.
 
         Without a symbol they are those of all.
         """
-        last = "SELECT decision, model FROM last WHERE symbol = coalesce(?, symbol)"
+        last = "SELECT decision, model FROM newest WHERE symbol = coalesce(?, symbol)"
         return self._predictions(f"(number, model) IN ({last})", (symbol,))
 
     def predictions_until(self, symbol: str, event_ns: int) -> tuple[Prediction, ...]:

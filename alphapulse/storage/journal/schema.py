@@ -61,7 +61,7 @@ FORECAST = (  # `output` is the place of the output it is part of
     *("output", "timeframe", "level", "kind", "p_high", "p_low"),
     *("pivot_ns", "bars_ahead", "price", "move", "p_done", "confidence"),
 )
-ROW = ("stream", "ts_ns", "event_ns", "flags", "cells", "cells_layout")
+ROW = ("symbol", "stream", "ts_ns", "event_ns", "flags", "cells", "cells_layout")
 # Columns kept as rows of `pieces`, and what names those, see `sharing`: an instant's decisions show
 # the same forming rows.
 PIECES: Mapping[str, tuple[str, ...]] = {
@@ -118,6 +118,13 @@ _DECIDED = ", ".join(
 )
 _FORETOLD = ", ".join(_of("f", (name for name in FORECAST if name != "output")))
 _SAID = ", ".join(_of("o", OUTPUT) + _of("made", MADE))
+# `last` is the newest decision by symbol and model of those that are in a batch; `newest` of all.
+INTO_LAST_SQL = f"""INSERT INTO last
+  SELECT symbol, o.model, max(event_ns), d.number FROM decisions d
+  JOIN outputs o ON {_of_sql("o", "outputs", "d.number")}
+  WHERE d.number > ? AND d.number <= ? GROUP BY symbol, o.model
+  ON CONFLICT DO UPDATE SET event_ns = excluded.event_ns, decision = excluded.decision
+  WHERE excluded.event_ns > last.event_ns"""
 # What is the same for all models of a decision is kept once; the tables are views.
 # A column without a type keeps -0.0, which REAL would turn into 0.0.
 TABLES_SQL = f"""
@@ -144,12 +151,11 @@ CREATE TABLE IF NOT EXISTS forecasts (
   number INTEGER PRIMARY KEY, output INTEGER NOT NULL, timeframe TEXT NOT NULL,
   level INTEGER NOT NULL, kind TEXT NOT NULL, p_high, p_low, pivot_ns INTEGER NOT NULL,
   bars_ahead, price, move, p_done, confidence);
-CREATE TABLE IF NOT EXISTS streams (
-  number INTEGER PRIMARY KEY, symbol TEXT NOT NULL, stream TEXT NOT NULL, UNIQUE (symbol, stream));
+CREATE TABLE IF NOT EXISTS names (number INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS closed_rows (
-  number INTEGER PRIMARY KEY, stream INTEGER NOT NULL, ts_ns INTEGER NOT NULL,
-  event_ns INTEGER NOT NULL, flags INTEGER NOT NULL, cells BLOB NOT NULL, cells_layout NOT NULL,
-  UNIQUE (stream, ts_ns));
+  number INTEGER PRIMARY KEY, symbol INTEGER NOT NULL, stream INTEGER NOT NULL,
+  ts_ns INTEGER NOT NULL, event_ns INTEGER NOT NULL, flags INTEGER NOT NULL,
+  cells BLOB NOT NULL, cells_layout NOT NULL, UNIQUE (stream, ts_ns, symbol));
 CREATE TABLE IF NOT EXISTS last (
   symbol TEXT NOT NULL, model TEXT NOT NULL, event_ns INTEGER NOT NULL, decision INTEGER NOT NULL,
   PRIMARY KEY (symbol, model)) WITHOUT ROWID;
@@ -165,7 +171,7 @@ CREATE TABLE IF NOT EXISTS edges (
   batch INTEGER NOT NULL, series TEXT NOT NULL, reached INTEGER NOT NULL,
   PRIMARY KEY (batch, series)) WITHOUT ROWID;
 """ + "".join(map(_note_sql, NOTES))
-VIEWS = ("run", *COLUMNS, "decided", "said", "foretold", "closed")
+VIEWS = ("run", *COLUMNS, "decided", "said", "foretold", "closed", "newest")
 VIEWS_SQL = (
     "".join(f"DROP VIEW IF EXISTS {view};\n" for view in VIEWS)
     + f"""
@@ -183,10 +189,17 @@ CREATE VIEW foretold AS SELECT
   model, id, {_FORETOLD} FROM forecasts f JOIN outputs o
   ON o.number = f.number / {PLACES["forecasts"]} * {PLACES["outputs"]} + f.output;
 CREATE VIEW closed AS SELECT
-  c.number, of.symbol, of.stream, ts_ns, event_ns, flags, cells,
+  c.number, whose.name AS symbol, of.name AS stream, ts_ns, event_ns, flags, cells,
   CASE typeof(cells_layout) WHEN 'integer' THEN '<f8[' || cells_layout || ']' ELSE cells_layout END
   AS cells_layout
-  FROM closed_rows c JOIN streams of ON of.number = c.stream;
+  FROM closed_rows c JOIN names whose ON whose.number = c.symbol
+  JOIN names of ON of.number = c.stream;
+CREATE VIEW newest AS SELECT symbol, model, max(event_ns) AS event_ns, decision FROM (
+  SELECT symbol, model, event_ns, decision FROM last UNION ALL
+  SELECT symbol, o.model, event_ns, d.number FROM decisions d
+  JOIN outputs o ON {_of_sql("o", "outputs", "d.number")}
+  WHERE d.number > (SELECT coalesce(max(reached), 0) FROM edges WHERE series = 'decision'))
+  GROUP BY symbol, model;
 CREATE VIEW inferences AS SELECT
   d.number, o.place AS position, lower(hex(o.id)) AS id, run.*, trace_id, symbol, reference,
   model, version, event_ns, received_ns, decided_at_ns, window_version, input_hash, spec_version,

@@ -35,11 +35,13 @@ class Sharing:
 
     def __init__(self) -> None:
         self._rows: dict[str, int] = {}
+        self._names: dict[str, int] = {}
         self._newest: dict[str, _Newest] = {}
 
     def forget(self) -> None:
         """Know nothing: what was about to be stored was not."""
         self._rows.clear()
+        self._names.clear()
         self._newest.clear()
 
     def row(self, db: sqlite3.Connection, table: str, values: tuple[Any, ...]) -> int:
@@ -50,15 +52,13 @@ class Sharing:
             self._rows[key] = db.execute(into, values).lastrowid or 0
         return self._rows[key]
 
-    def stream(self, db: sqlite3.Connection, symbol: str, stream: str) -> int:
-        """Return the number of a symbol's stream, the same for all rows of a journal."""
-        key = repr(("streams", symbol, stream))
-        if key not in self._rows:
-            of = (symbol, stream)
-            db.execute("INSERT INTO streams VALUES (NULL, ?, ?) ON CONFLICT DO NOTHING", of)
-            found = db.execute("SELECT number FROM streams WHERE symbol = ? AND stream = ?", of)
-            self._rows[key] = found.fetchone()[0]
-        return self._rows[key]
+    def name(self, db: sqlite3.Connection, name: str) -> int:
+        """Return the number of a symbol or stream, the same for all rows of a journal."""
+        if name not in self._names:
+            db.execute("INSERT INTO names VALUES (NULL, ?) ON CONFLICT DO NOTHING", (name,))
+            found = db.execute("SELECT number FROM names WHERE name = ?", (name,))
+            self._names[name] = found.fetchone()[0]
+        return self._names[name]
 
     def piece(self, db: sqlite3.Connection, kind: str, content: bytes, *, width: int) -> int:
         """Return the number of a row of `pieces` that gives `content`.

@@ -29,6 +29,7 @@ from alphapulse.storage.journal.reader import (
 from alphapulse.storage.journal.schema import (
     DECISION,
     FORECAST,
+    INTO_LAST_SQL,
     NUM_VALUES,
     OUTPUT,
     PIECES,
@@ -46,11 +47,6 @@ def _insert_sql(table: str, names: Sequence[str]) -> str:
 
 
 _NUMBERS = ("alike", "shown", *(name for at in PIECES.values() for name in at))
-_INTO_LAST = (
-    "INSERT INTO last VALUES (?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
-    "event_ns = excluded.event_ns, decision = excluded.decision "
-    "WHERE excluded.event_ns > last.event_ns"
-)
 _ADD_BATCHED = (
     "INSERT INTO meta VALUES (?, ?) "
     "ON CONFLICT DO UPDATE SET value = CAST(value AS INTEGER) + excluded.value"
@@ -61,7 +57,7 @@ _INTO_OUTPUTS = _insert_sql("outputs", ("number", *OUTPUT, "made"))
 _INTO_FORECASTS = _insert_sql("forecasts", ("number", *FORECAST))
 _INTO_ROWS = f"{_insert_sql('closed_rows', ROW)} ON CONFLICT DO NOTHING"
 MAX_OTHERS = 50_000  # rows, outcomes or notes a batch: some 130 MB of memory while it is written
-CHECKPOINT_PAGES = 4096  # 32 MiB: a checkpoint waits for the disk, and most pages change often
+CHECKPOINT_PAGES = 8192  # 32 MiB: a checkpoint waits for the disk, and most pages change often
 
 
 class Journal(JournalReader):
@@ -151,8 +147,9 @@ class Journal(JournalReader):
                 "INSERT INTO edges VALUES (?, ?, ?)",
                 ((batch.number, series, newest) for series, newest in batch.to.items()),
             )
-            inside = num_outputs(db, after=batch.after["decision"], to=batch.to["decision"])
-            db.execute(_ADD_BATCHED, (BATCHED, str(inside)))
+            after, to = batch.span("inferences")
+            db.execute(INTO_LAST_SQL, (after, to))
+            db.execute(_ADD_BATCHED, (BATCHED, str(num_outputs(db, after=after, to=to))))
         return batch
 
     def remark(self, key: str, value: str) -> None:
@@ -221,10 +218,8 @@ def _inserting(table: str, rows: Sequence[Sequence[Any]]) -> Write:
 
 
 def _insert(db: sqlite3.Connection, record: EncodedRecord, sharing: Sharing) -> int:
-    db.executemany(
-        _INTO_ROWS,
-        [(sharing.stream(db, symbol, stream), *row) for symbol, stream, *row in record.rows],
-    )
+    named = [(sharing.name(db, a), sharing.name(db, b), *row) for a, b, *row in record.rows]
+    db.executemany(_INTO_ROWS, named)
     if db.execute(_IS_THERE, (record.event_ns, record.symbol)).fetchone():
         return 0
     number = db.execute(
@@ -242,9 +237,6 @@ def _insert(db: sqlite3.Connection, record: EncodedRecord, sharing: Sharing) -> 
     db.executemany(_INTO_OUTPUTS, [(n, *output, m) for n, (output, m) in outputs])
     forecasts = enumerate(record.forecasts, first["forecasts"])
     db.executemany(_INTO_FORECASTS, [(n, *forecast) for n, forecast in forecasts])
-    db.executemany(
-        _INTO_LAST, [(record.symbol, model, record.event_ns, number) for model in record.models]
-    )
     return 1
 
 

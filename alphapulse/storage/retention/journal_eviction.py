@@ -27,7 +27,7 @@ ROWS = 2_000  # rows a transaction
 SHARED = 500  # pieces that decisions shared, a transaction
 PACKAGES = 5_000  # packages looked at together
 PAGES = 128  # free pages given back a transaction
-_STREAM = "(SELECT number FROM streams WHERE symbol = ? AND stream = ?)"
+_NAMED = "(SELECT number FROM names WHERE name = ?)"
 _REMEMBER = """
 INSERT INTO meta VALUES (?, ?) ON CONFLICT DO UPDATE
   SET value = max(CAST(value AS INTEGER), CAST(excluded.value AS INTEGER))"""
@@ -120,7 +120,7 @@ class JournalEviction:
         for begin in range(0, len(times), ROWS):
             at = f"ts_ns IN ({', '.join(map(str, times[begin : begin + ROWS]))})"
             with self._transaction() as db:
-                where = f"stream = {_STREAM} AND {at}"
+                where = f"symbol = {_NAMED} AND stream = {_NAMED} AND {at}"
                 self._remove_taken(db, "closed_rows", "row", where, (symbol, stream))
 
     def unshown_rows(
@@ -129,7 +129,8 @@ class JournalEviction:
         """Return the instants of the rows of a stream within a span that nothing shows."""
         with self._failing():
             found = self._connection().execute(
-                f"SELECT ts_ns FROM closed_rows WHERE stream = {_STREAM} AND ts_ns BETWEEN ? AND ?",
+                "SELECT ts_ns FROM closed WHERE symbol = ? AND stream = ? "
+                "AND ts_ns BETWEEN ? AND ?",
                 (symbol, stream, *span),
             )
             times = pa.array([ts_ns for (ts_ns,) in found], pa.int64()).to_numpy()
