@@ -19,9 +19,9 @@ _HEAD = struct.Struct("<cHB")  # mark, number of values, bytes of the largest wh
 def packed(values_N: Floats) -> bytes:
     """Return up to 65,535 float64 values in few bytes; `unpacked` gives every bit back."""
     with np.errstate(over="ignore", invalid="ignore"):
-        scaled_N = np.rint(values_N * PER_UNIT)
-        is_whole_N = (np.abs(scaled_N) < 2**53) & (scaled_N / PER_UNIT == values_N)
-    is_whole_N &= (values_N != 0) | ~np.signbit(values_N)  # a whole number has no -0
+        scaled_N = np.rint(values_N * PER_UNIT) + 0.0  # a whole number has no -0
+        is_whole_N = (scaled_N / PER_UNIT).view("<i8") == values_N.view("<i8")
+        is_whole_N &= np.abs(scaled_N) < 2**53
     by_place = scaled_N[is_whole_N].astype("<i8").view(np.uint8).reshape(-1, 8).T
     num_places = int(by_place.any(axis=1).nonzero()[0].max(initial=-1)) + 1
     parts = (np.packbits(is_whole_N), by_place[:num_places], values_N[~is_whole_N])

@@ -210,7 +210,7 @@ def _output(p: Prediction, run: str) -> Values:
     return (
         bytes.fromhex(identity), p.model, str(p.action),
         float(p.p_buy), float(p.p_sell), float(p.p_hold), float(p.confidence), float(p.utility_r),
-        p.hidden_H.tobytes(), _json(shares),
+        p.hidden_H.tobytes(), _json(shares) if shares else "{}",
     )  # fmt: skip
 
 
