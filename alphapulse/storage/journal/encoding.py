@@ -312,6 +312,17 @@ def array_of(content: bytes, layout: str) -> npt.NDArray[Any]:
     return np.frombuffer(content, dtype).reshape(shape)
 
 
+def itemsize_of(layout: str) -> int:
+    """Return the bytes of one element of an array of a layout."""
+    return _parsed(layout)[0].itemsize
+
+
+def layout_of_part(content: bytes, layout: str) -> str:
+    """Return the layout of some elements of an array of one dimension."""
+    dtype, _ = _parsed(layout)
+    return _layout(dtype, (len(content) // dtype.itemsize,))
+
+
 @cache
 def _parsed(layout: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
     match = re.fullmatch(r"([<>|]\w+)\[([\d,]*)\]", layout)

@@ -28,7 +28,8 @@ from pyarrow.fs import LocalFileSystem, SubTreeFileSystem
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.market import SECOND_NS, Bools
-from alphapulse.storage.journal.reader import JournalReader
+from alphapulse.storage.journal.reader import Batch, JournalReader
+from alphapulse.storage.lake.forming import Forming
 from alphapulse.storage.lake.object_store import explain, is_object_store, storage_options
 from alphapulse.storage.tables import COLUMNS
 
@@ -102,14 +103,13 @@ class Lake:
         A batch that holds nothing for a table makes no commit there.
         """
         commits = 0
-        for table in COLUMNS:
+        for table in sorted(COLUMNS, key=lambda table: table != "rows"):  # before what shows them
             with self.opened(table) as delta:
                 reached = delta.transaction_version(writer) or 0 if delta else 0
             for batch in journal.batches(after=reached):
-                after, to = batch.span(table)
-                if after == to:
+                if not holds(batch, table):
                     continue
-                content = _in_chunks(journal, table, after=after, to=to)
+                content = _in_chunks(journal, table, batch)
                 self._write(table, content, Transaction(writer, batch.number))
                 commits += 1
         return commits
@@ -235,15 +235,33 @@ class Lake:
             ) from cause
 
 
-def _in_chunks(journal: JournalReader, table: str, *, after: int, to: int) -> pa.RecordBatchReader:
+def holds(batch: Batch, table: str) -> bool:
+    """Return whether a batch has something for a table."""
+    spans = [batch.span(table), *([batch.span("packages")] if table == "rows" else [])]
+    return any(after < to for after, to in spans)
+
+
+def _in_chunks(journal: JournalReader, table: str, batch: Batch) -> pa.RecordBatchReader:
     """Return a batch's rows with their `day`, read as they are written: a batch may be large."""
 
     def chunks() -> Iterator[pa.RecordBatch]:
-        for first in range(after, to, CHUNK):
-            rows = journal.select(table, after=first, to=min(first + CHUNK, to))
+        for first, last in _pieces(batch.span(table)):
+            rows = journal.select(table, after=first, to=last)
+            if table == "packages":
+                rows = Forming(journal, after=first, to=last).without(rows)
             yield from _with_days(arrow_table(table, rows)).to_batches()
+        if table == "rows":
+            for first, last in _pieces(batch.span("packages")):
+                rows = Forming(journal, after=first, to=last).rows
+                yield from _with_days(arrow_table(table, rows)).to_batches()
 
     return pa.RecordBatchReader.from_batches(_with_day(table), chunks())
+
+
+def _pieces(span: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    after, to = span
+    for first in range(after, to, CHUNK):
+        yield first, min(first + CHUNK, to)
 
 
 def _with_days(content: pa.Table) -> pa.Table:

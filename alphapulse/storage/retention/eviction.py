@@ -20,6 +20,7 @@ from alphapulse.domain.market import Bools, Ints
 from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.lake.delta import Lake, arrow_table, day_of, sql_text
 from alphapulse.storage.lake.durable import bring_to_disk, sync
+from alphapulse.storage.lake.forming import STREAM as FORMING
 from alphapulse.storage.retention.comparing import alike, differing, missing, pieces_of, whole
 from alphapulse.storage.retention.inventory import LEAVING
 from alphapulse.storage.retention.journal_eviction import JournalEviction
@@ -218,9 +219,10 @@ class Eviction:
     def _may_go(self, run: str, stream: str) -> bool:
         """Return whether rows of a stream that nothing shows any more may go.
 
-        A book row is read for inputs alone; settlement reads the bars of a run again until it ends.
+        A book row and a forming one are read for inputs alone; settlement reads the bars of a run
+        again until it ends.
         """
-        return stream == BOOK or (stream == SECONDS and run not in self._going_on)
+        return stream in (BOOK, FORMING) or (stream == SECONDS and run not in self._going_on)
 
     def _sweep(
         self, run: str, hulls: Sequence[Hull], *, archive: Lake | None, leaves_lake: bool

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.market import Bools, Ints
+from alphapulse.storage.lake.forming import STREAM as FORMING
 
 # axes: K span, oldest first · 2 first and last instant, both inside
 
@@ -22,14 +23,19 @@ SELECT ref->>0 AS symbol, ref->>1 AS stream,
   CAST(ref->>2 AS BIGINT) AS first_ns, CAST(ref->>3 AS BIGINT) AS last_ns
 FROM (SELECT unnest(CAST(streams AS JSON[])) AS ref FROM packages WHERE {where})
 WHERE CAST(ref->>4 AS BIGINT) > 0 AND CAST(ref->>2 AS BIGINT) <= {until_ns}
-GROUP BY ALL ORDER BY ALL"""
+GROUP BY ALL"""
+_SHOWN_FORMING = f"""
+SELECT DISTINCT shown AS symbol, '{FORMING}' AS stream, event_ns AS first_ns, event_ns AS last_ns
+FROM (SELECT unnest([symbol, reference]) AS shown, event_ns FROM packages
+  WHERE forming IS NULL AND event_ns <= {{until_ns}} AND {{where}})"""
 
 
 def spans_of(packages: Any, where: str = "TRUE", *, until_ns: int = 2**62) -> Spans:
     """Return what packages show of each stream, joined.
 
     Args:
-        packages: a table or dataset with the column `streams`, and those `where` names.
+        packages: a table or dataset with the column `streams`, and those `where` names; where they
+            are of a lake, with `symbol`, `reference`, `event_ns` and `forming`.
         where: SQL condition on them.
         until_ns: what begins after it is left out [ns UTC].
 
@@ -37,8 +43,10 @@ def spans_of(packages: Any, where: str = "TRUE", *, until_ns: int = 2**62) -> Sp
     """
     with duckdb.connect(config={"threads": 1}) as database:
         database.register("packages", packages)
+        parts = [_SHOWN, *([_SHOWN_FORMING] if "forming" in packages.schema.names else [])]
+        sql = " UNION ALL ".join(part.format(where=where, until_ns=until_ns) for part in parts)
         try:
-            found = database.sql(_SHOWN.format(where=where, until_ns=until_ns)).fetchall()
+            found = database.sql(f"{sql} ORDER BY ALL").fetchall()
         except (duckdb.Error, pa.ArrowException, OSError) as error:
             raise StoreError(
                 f"streams of packages: {error}; check that the lake can be read"
