@@ -139,8 +139,11 @@ class JournalReader:
 
     def reached(self, batch: int, table: str) -> int:
         """Return the newest number of a table's rows inside the batches up to number `batch`."""
-        edges = [named.span(table)[1] for named in self.batches() if named.number <= batch]
-        return edges[-1] if edges else 0
+        newest = (
+            "SELECT reached FROM edges WHERE batch <= ? AND series = ? ORDER BY batch DESC LIMIT 1"
+        )
+        found = self.fetch(newest, (batch, SERIES[table]))
+        return int(found[0][0]) if found else 0
 
     def counts(self) -> dict[str, int]:
         """Return how much was stored, and how much is in no batch yet.
