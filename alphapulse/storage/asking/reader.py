@@ -246,4 +246,3 @@ def _has_twins(rows: pa.Table, key: Sequence[str]) -> bool:
         return False
     same = (pc.equal(rows[name].slice(1), rows[name].slice(0, rows.num_rows - 1)) for name in key)
     return bool(pc.any(reduce(pc.and_, same)).as_py())
-
