@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -62,16 +62,19 @@ def inputs_by_id(reader: HistoryReader, ids: Sequence[str]) -> dict[str, ModelIn
     """
     if not ids:
         return {}
-    rows, failure = located(reader, ids, _PLACE)
-    found, unreadable = inputs_of(reader, rows)
-    failure = unreadable or failure
-    if reader.archive and (others := _others(ids, found)):
-        rows, _ = located(reader.archive, others, _PLACE)
-        archived, unreadable = inputs_of(reader.archive, rows)
-        found, failure = found | archived, failure or unreadable
-    if others := _others(ids, [*found, *(row["id"] for row in rows)]):
-        stored, unreadable = inputs_of(reader, scanned(reader, others, _PLACE))
-        found, failure = found | stored, failure or unreadable
+    found: dict[str, ModelInput] = {}
+    failure: StoreError | None = None
+    known: set[str] = set()
+    for place in (reader, *([reader.archive] if reader.archive else [])):
+        rows, missed = located(place, _others(ids, found), _PLACE)
+        inputs, unreadable = inputs_of(place, rows)
+        found, failure = found | inputs, failure or unreadable or missed
+        known |= {row["id"] for row in rows}
+        if len(found) == len({*ids}):
+            break
+    if unknown := _others(ids, known):
+        inputs, unreadable = inputs_of(reader, scanned(reader, unknown, _PLACE))
+        found, failure = found | inputs, failure or unreadable
     for id_ in _others(ids, found):
         raise failure or StoreError(
             f"inference {id_}: not in {reader.runs} and not in {reader.lake_uri}; "
@@ -103,7 +106,7 @@ def inputs_of(
     return found, failure
 
 
-def _others(ids: Sequence[str], found: Any) -> list[str]:
+def _others(ids: Sequence[str], found: Container[str]) -> list[str]:
     return [id_ for id_ in ids if id_ not in found]
 
 

@@ -74,22 +74,23 @@ class _Known:
 
     Attributes:
         state: which table it is, and which version of it.
-        commit: file of that version in a local table's log, and what tells it from another one of
-            that name; None where no such file was there.
+        commit: file of that version in a local table's log; None where others cannot be looked for.
         reached: the newest batch inside by writer, of those that were asked for.
     """
 
     state: str
     files: tuple[LakeFile, ...]
-    commit: tuple[Path, tuple[int, int]] | None
+    commit: Path | None
     reached: dict[str, int]
 
     def is_newest(self) -> bool:
         """Return whether nobody has committed to the table since: two looks at its folder."""
-        if self.commit is None:
-            return False
-        path, mark = self.commit
-        return _mark(path) == mark and not _commit(path.parent, int(path.stem) + 1).exists()
+        path = self.commit
+        return (
+            path is not None
+            and path.exists()  # else the log was cleaned, and the next one may be gone too
+            and not _commit(path.parent, int(path.stem) + 1).exists()
+        )
 
 
 class LakeFiles:
@@ -126,10 +127,10 @@ class LakeFiles:
         is_same = before is not None and before.state == state
         files = before.files if before is not None and is_same else _files_of(delta)
         asked = {*writers, *(before.reached if before is not None and is_same else ())}
-        path = _commit(Path(address, "_delta_log"), delta.version())
-        mark = _mark(path) if self._is_folder else None
         reached = {writer: delta.transaction_version(writer) or 0 for writer in asked}
-        return _Known(state, files, (path, mark) if mark else None, reached)
+        log = Path(address, "_delta_log")
+        commit = _commit(log, delta.version()) if self._is_folder else None
+        return _Known(state, files, commit, reached)
 
     def source(
         self, snapshot: Snapshot, files: Sequence[LakeFile], database: duckdb.DuckDBPyConnection
@@ -177,14 +178,6 @@ class LakeFiles:
 
 def _commit(log: Path, version: int) -> Path:
     return log / f"{version:020}.json"
-
-
-def _mark(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_ino, found.st_mtime_ns
 
 
 def _state(delta: DeltaTable) -> str:
