@@ -26,7 +26,7 @@ from alphapulse.storage.journal.encoding import package_of, table_of
 UNREADABLE = (StoreError, ValueError, LookupError, TypeError, ArithmeticError)
 # Ids of inferences by symbol and instant of their decision.
 Decisions = dict[tuple[str, int], list[str]]
-NUM_HASHING = 4  # threads: a hash takes longer than all the rest, and lets the interpreter go
+NUM_HASHING = 2  # threads: a hash takes longer than all the rest; trading has the other cores
 # Finds rows of a table by what they must be like.
 Fetch = Callable[[str, Where], list[dict[str, Any]]]
 
