@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Container, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from alphapulse.storage.asking.reader import HistoryReader
 
 Row = dict[str, Any]
+FIRST_FILES, WIDER = 8, 4  # of the lake, looked into together; how many more each next time
 _PLACE = ("id", "run", "symbol", "event_ns")  # what leads from an inference to its input
 
 
@@ -33,13 +35,22 @@ def located(
 ) -> tuple[list[Row], StoreError | None]:
     """Return those of the inferences that are soon found, and why others could not be.
 
-    What no batch has yet is looked through; of what is older the lake tells, whose files are
-    passed over by the Bloom filters of their ids.
+    What no batch has yet is looked through; of what is older the lake tells: its newest files
+    first, of which the Bloom filters of their ids leave little to read.
     """
+    found: list[Row] = []
     try:
-        found: list[Row] = reader.find(asked_by(ids, columns)).to_pylist()
+        part = reader.gathered(asked_by(ids, columns))
+        found += part.recent.select(part.asked.names).to_pylist()
+        files = sorted(part.files, key=lambda file: file.last_ns, reverse=True)
+        num = FIRST_FILES if reader.paths(part) else len(files)  # a lake elsewhere is read at once
+        while files and (others := _others(ids, {row["id"] for row in found})):
+            asked = asked_by(others, columns)
+            some = replace(part, asked=asked, files=files[:num], recent=part.recent.slice(0, 0))
+            found += reader.read(some).to_pylist()
+            files, num = files[num:], num * WIDER
     except StoreError as error:
-        return [], error
+        return found, error
     return found, None
 
 

@@ -79,13 +79,11 @@ class HistoryReader:
 
     def find(self, asked: Asked) -> pa.Table:
         """Return rows of a table in the order of its key, each once."""
-        parts = self._parts(asked)
-        if len(parts) == 1 and (not parts[0].files or _has_all(parts[0])):
-            return parts[0].recent.select(asked.names)
-        found = self._run(asked, parts, once=False)
-        if _has_twins(found, asked.key):  # two journals of one run wrote to the lake
-            found = self._run(asked, parts, once=True)
-        return found.select(asked.names)
+        return self._found(asked, self._parts(asked))
+
+    def read(self, part: Gathered) -> pa.Table:
+        """Return the rows gathered of a table in the order of its key, each once."""
+        return self._found(part.asked, [part])
 
     def fetch(self, table: str, where: Where) -> list[dict[str, Any]]:
         """Return rows of a table as plain values."""
@@ -204,6 +202,14 @@ class HistoryReader:
         rows = replace(asked, limit=None, outcome=None)
         return [self.gathered(one) for one in (rows, *needed(asked))]
 
+    def _found(self, asked: Asked, parts: Sequence[Gathered]) -> pa.Table:
+        if len(parts) == 1 and not parts[0].files:
+            return parts[0].recent.select(asked.names)
+        found = self._run(asked, parts, once=False)
+        if _has_twins(found, asked.key):  # two journals of one run wrote to the lake
+            found = self._run(asked, parts, once=True)
+        return found.select(asked.names)
+
     def _run(self, asked: Asked, parts: Sequence[Gathered], *, once: bool) -> pa.Table:
         """Return rows of the first part with their keys, sorted; `once`: of equal keys one alone.
 
@@ -231,13 +237,6 @@ class HistoryReader:
             ) from error
         finally:
             database.close()
-
-
-def _has_all(part: Gathered) -> bool:
-    """Return whether there can be no more rows than those that are in no batch yet."""
-    ids, rows = part.asked.where.get("id", ()), part.recent
-    asked = {ids} if isinstance(ids, str) else {*ids}
-    return bool(asked) and "id" in rows.column_names and {*rows["id"].to_pylist()} == asked
 
 
 def _has_twins(rows: pa.Table, key: Sequence[str]) -> bool:
