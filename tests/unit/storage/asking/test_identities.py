@@ -16,7 +16,7 @@ from deltalake import DeltaTable
 from alphapulse.config import Storage
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import inference_id
-from alphapulse.storage.asking.identities import located, scanned
+from alphapulse.storage.asking.identities import FIRST_FILES, located, scanned
 from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.asking.showing import show
 from alphapulse.storage.history import InferenceHistory
@@ -28,7 +28,6 @@ from tests.unit.storage.records import SYMBOLS, instant, record
 from tests.unit.storage.test_history import start
 
 NUM, IN_LAKE = 8, 5  # seconds, and those of them in the lake
-MANY = 3_000  # decisions that no journal is read as a whole for
 UNKNOWN = "ab" * 16
 
 
@@ -103,6 +102,25 @@ def test_id_is_found_before_and_after_its_batch_and_after_the_journal_gave_it_up
     assert apart == together
     assert expected.items() <= apart.items()
     assert len(apart) == len(ids)
+
+
+def test_id_is_found_in_the_oldest_of_many_files(home: Home) -> None:
+    run = start(home)
+    history = InferenceHistory(home, run=run, settings=Storage())
+    num_files = 2 * FIRST_FILES
+    for second in range(num_files):
+        asyncio.run(history.append([record(second, run=run.id)]))
+        asyncio.run(history.flush())
+    history.close()
+    remark(run, num_files)
+    reader = HistoryReader(runs=home.runs_path, lake_uri=str(home.path / "lake"))
+    every = [id_of(run, second) for second in range(num_files)]
+
+    assert len(reader.extent("inferences")[0]) == num_files
+    assert places(reader, every[:1]) == {every[0]: instant(0)}
+    assert places(reader, every) == {id_: instant(second) for second, id_ in enumerate(every)}
+    assert places(reader, [UNKNOWN]) == {}
+    reader.close()
 
 
 def test_id_in_no_batch_yet_is_found_without_reading_a_file_of_the_lake(
