@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from alphapulse.storage.asking.reader import HistoryReader
 
 Row = dict[str, Any]
-FIRST_FILES, WIDER = 8, 4  # of the lake, looked into together; how many more each next time
+FIRST_FILES, WIDER = 16, 16  # of the lake, looked into together; how many more each next time
 _PLACE = ("id", "run", "symbol", "event_ns")  # what leads from an inference to its input
 
 

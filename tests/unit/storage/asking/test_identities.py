@@ -107,7 +107,7 @@ def test_id_is_found_before_and_after_its_batch_and_after_the_journal_gave_it_up
 def test_id_is_found_in_the_oldest_of_many_files(home: Home) -> None:
     run = start(home)
     history = InferenceHistory(home, run=run, settings=Storage())
-    num_files = 2 * FIRST_FILES
+    num_files = FIRST_FILES + 2
     for second in range(num_files):
         asyncio.run(history.append([record(second, run=run.id)]))
         asyncio.run(history.flush())
