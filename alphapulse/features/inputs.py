@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,10 +19,10 @@ from alphapulse.domain.inputs import (
     ModelInput,
     Tensor,
 )
-from alphapulse.domain.market import Timeframe
-from alphapulse.domain.windows import MarketWindow
-from alphapulse.features.channels import inverse_scale
-from alphapulse.features.grid import NUM_SLOTS, Grid, iso
+from alphapulse.domain.market import Floats, Ints, Timeframe
+from alphapulse.domain.windows import MarketWindow, Shown
+from alphapulse.features.channels import bar_channels, book_columns, inverse_scale
+from alphapulse.features.grid import BOOK, NUM_SLOTS, Grid, iso
 from alphapulse.features.packages import StoredStreams, pack, restore_window, stored_rows
 from alphapulse.features.peers import PeerTable
 
@@ -30,9 +32,15 @@ __all__ = [
     "inverse_scale",
     "pack",
     "rebuild",
+    "relaid",
+    "require_same",
+    "seen_of",
     "stored_rows",
 ]
 
+# What models see of rows, by (symbol, stream), beside their times.
+Seen = Mapping[tuple[str, str], tuple[Ints, Shown]]
+NOTHING: Seen = MappingProxyType({})
 _LAID = ("bars_SFTC", "known_SFTC", "flags_SFT", "book_STB", "known_STB")
 
 # axes: S symbol (the decided one first) · F timeframe · T slot, oldest first · C channel
@@ -127,22 +135,69 @@ def rebuild(package: InputPackage, rows: StoredStreams) -> ModelInput:
     Raises:
         StoreError: rows are missing, or what they give is not the input that was packed.
     """
-    where = f"input of {package.symbol} at {iso(package.event_ns)}"
+    input = relaid(package, rows)
+    require_same(package, input)
+    return input
+
+
+def relaid(package: InputPackage, rows: StoredStreams, *, seen: Seen = NOTHING) -> ModelInput:
+    """Return what `rebuild` returns, without looking whether it is the input that was packed.
+
+    Args:
+        package: what was stored of the input.
+        rows: see `rebuild`.
+        seen: by (symbol, stream), times of rows and what `seen_of` gives of them, where that was
+            made already; these times are among them.
+    """
+    where = _where(package)
     if package.spec_version != INPUT_SPEC.version:
         raise StoreError(
             f"{where}: expected input layout {INPUT_SPEC.version}, was {package.spec_version}; "
             "rebuild it with the version of AlphaPulse that stored it"
         )
     window = restore_window(package, rows)
+    for (symbol, timeframe), stream in window.streams.items():
+        if (symbol, timeframe.value) in seen:
+            stream.with_shown(_part(seen[symbol, timeframe.value], stream.open_ns_T))
+    for symbol, book in window.books.items():
+        if (symbol, BOOK) in seen:
+            book.with_shown(_part(seen[symbol, BOOK], book.second_ns_T))
     symbols = (package.symbol, package.reference)
     input = _build(window, symbols, package.peers_KP, package.awake_K, package.account_A)
     if isinstance(input, IncompleteInput):
         raise StoreError(
             f"{where}: expected a whole input, was {input.reason}: {'; '.join(input.missing)}"
         )
+    return input
+
+
+def require_same(package: InputPackage, input: ModelInput) -> None:
+    """Raise StoreError unless the input is bit for bit the one that was packed."""
     if input.content_hash != package.input_hash:
         raise StoreError(
-            f"{where}: expected hash {package.input_hash}, was {input.content_hash}; "
+            f"{_where(package)}: expected hash {package.input_hash}, was {input.content_hash}; "
             "stored rows were changed, restore the history from a backup"
         )
-    return input
+
+
+def seen_of(stream: str, rows_TC: Floats) -> Shown:
+    """Return what models see of stored rows of a stream, up to scale and price."""
+    return book_columns(rows_TC) if stream == BOOK else bar_channels(rows_TC)
+
+
+def shown_part(shown: Shown, kept: slice | Ints) -> Shown:
+    """Return what models see of some of the rows."""
+    values_TC, known_TC, prices_TP = shown
+    return Shown(values_TC[kept], known_TC[kept], prices_TP[kept])
+
+
+def _part(seen: tuple[Ints, Shown], ts_ns_T: Ints) -> Shown:
+    """Return of what is seen the part of some of its times."""
+    all_ns_T, shown = seen
+    if len(ts_ns_T) == len(all_ns_T):
+        return shown
+    return shown_part(shown, np.searchsorted(all_ns_T, ts_ns_T))
+
+
+def _where(package: InputPackage) -> str:
+    return f"input of {package.symbol} at {iso(package.event_ns)}"

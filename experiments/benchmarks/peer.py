@@ -71,6 +71,43 @@ def in_turn(
     return Timed(ours_s=ours_s, peer_s=peer_s, peer=peer)
 
 
+def best_of(
+    run: Callable[[], object],
+    script: str,
+    kinds: Sequence[str],
+    arguments: Sequence[object],
+    *,
+    runs: int,
+) -> tuple[Timed, str]:
+    """Time `run` and each kind of a peer, its first argument; return the fastest, and all said."""
+    timed = [in_turn(run, script, (kind, *arguments), runs=runs) for kind in kinds]
+    ran = [t for t in timed if t.peer_s]
+    best = min(ran, key=lambda t: statistics.median(t.peer_s), default=timed[0])
+    return best, ", ".join(f"{t.peer} {statistics.median(t.peer_s) * 1e3:.3g} ms" for t in ran)
+
+
+def ms_row(name: str, timed: Timed, words: str, *, goal: float, times: int = 1) -> Row:
+    """Return the time of both [ms], and whether the peer takes `goal` times ours.
+
+    `times`: how often a run did it.
+    """
+    ours_ms = [s * 1e3 / times for s in timed.ours_s]
+    value = statistics.median(ours_ms)
+    peer_value = statistics.median(timed.peer_s) * 1e3 / times if timed.peer_s else None
+    ratio = peer_value / value if peer_value else None
+    return Row(
+        name=name,
+        value=value,
+        unit="ms",
+        peer=timed.peer,
+        peer_value=peer_value,
+        ratio=ratio,
+        goal=words,
+        met=ratio is not None and ratio >= goal,
+        runs=ours_ms,
+    )
+
+
 def rate_row(name: str, timed: Timed, *, events: int, goal: float) -> Row:
     """Return events a second of both, and whether ours is `goal` times the peer's."""
     ours = events / statistics.median(timed.ours_s)

@@ -102,28 +102,39 @@ def reached(journals: Sequence[OpenJournal], snapshot: Snapshot | None, table: s
 
 def recent(asked: Asked, journals: Sequence[OpenJournal], after: Sequence[int]) -> pa.Table:
     """Return what is asked for of the rows above a number in each journal, sorted and cut."""
-    names = asked.stored
-    rows: list[tuple[Any, ...]] = []
-    for journal, number in zip(journals, after, strict=True):
-        rows += _selected(asked, journal, number)
+    # what all rows have alike is not read row by row
+    alike = {name: is_ for name, is_ in asked.where.items() if isinstance(is_, str)}
+    names = [name for name in asked.stored if name != "run" and name not in alike]
+    pairs = zip(journals, after, strict=True)
+    found = [(journal.run, _selected(asked, names, journal, number)) for journal, number in pairs]
+    found = [(run, rows) for run, rows in found if rows]
+    if len(found) == 1:
+        ((alike["run"], rows),) = found
+    else:
+        rows = [(*row, run) for run, of_run in found for row in of_run]
+        names.append("run")
     # SQLite would read everything for an order of columns from several of its tables
-    rows.sort(key=itemgetter(*map(names.index, asked.key)))
+    rows.sort(key=itemgetter(*(names.index(name) for name in asked.key if name in names)))
     rows = rows[-asked.limit :] if asked.limit is not None else rows
     schema = _schema(asked.table)
-    columns = zip(*rows, strict=True) if rows else [()] * len(names)
+    columns = dict(zip(names, zip(*rows, strict=True) if rows else [()] * len(names), strict=True))
     arrays = [
-        pa.array(unpacked_column(asked.table, name, column), schema.field(name).type)
-        for name, column in zip(names, columns, strict=True)
+        pa.array(unpacked_column(asked.table, name, columns[name]), schema.field(name).type)
+        if name in columns
+        else pa.repeat(pa.scalar(alike[name], schema.field(name).type), len(rows))
+        for name in asked.stored
     ]
-    return pa.Table.from_arrays(arrays, names=list(names))
+    return pa.Table.from_arrays(arrays, names=list(asked.stored))
 
 
 _schema = cache(arrow_schema)
 
 
-def _selected(asked: Asked, journal: OpenJournal, number: int) -> list[tuple[Any, ...]]:
-    """Return the rows above a number, in any order; of a limit at least the newest."""
-    what, where, values = f"SELECT {', '.join(asked.stored)} FROM {asked.table}", *asked.sql()
+def _selected(
+    asked: Asked, names: Sequence[str], journal: OpenJournal, number: int
+) -> list[tuple[Any, ...]]:
+    """Return columns of the rows above a number, in any order; of a limit at least the newest."""
+    what, where, values = f"SELECT {', '.join(names)} FROM {asked.table}", *asked.sql()
     if number:
         where, values = f"number > ? AND ({where})", [number, *values]
     if asked.limit is None and number:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial, reduce
+from functools import reduce
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inputs import ModelInput
 from alphapulse.interfaces import Query
 from alphapulse.storage.asking.conditions import Asked, Where, asked_of
+from alphapulse.storage.asking.identities import inputs_by_id
 from alphapulse.storage.asking.judging import judged_sql, needed
 from alphapulse.storage.asking.open_journals import (
     OpenJournal,
@@ -25,11 +26,8 @@ from alphapulse.storage.asking.open_journals import (
     reached,
     recent,
 )
-from alphapulse.storage.asking.rebuilding import Fetch, rebuilt
-from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.lake.files import LakeFile, LakeFiles, Snapshot
-from alphapulse.storage.tables import COLUMNS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,13 +79,11 @@ class HistoryReader:
 
     def find(self, asked: Asked) -> pa.Table:
         """Return rows of a table in the order of its key, each once."""
-        parts = self._parts(asked)
-        if len(parts) == 1 and not parts[0].files:
-            return parts[0].recent.select(asked.names)
-        found = self._run(asked, parts, once=False)
-        if _has_twins(found, asked.key):  # two journals of one run wrote to the lake
-            found = self._run(asked, parts, once=True)
-        return found.select(asked.names)
+        return self._found(asked, self._parts(asked))
+
+    def read(self, part: Gathered) -> pa.Table:
+        """Return the rows gathered of a table in the order of its key, each once."""
+        return self._found(part.asked, [part])
 
     def fetch(self, table: str, where: Where) -> list[dict[str, Any]]:
         """Return rows of a table as plain values."""
@@ -106,7 +102,7 @@ class HistoryReader:
         """Return whether a file of the lake may hold such rows."""
         snapshot = self._lake.at(table, writers=())
         asked = Asked(table, where)
-        return snapshot is not None and any(file.may_hold(asked) for file in snapshot.files)
+        return snapshot is not None and bool(snapshot.holding(asked))
 
     def newest_in_lake(self, run: str) -> int:
         """Return the newest event time of a run in the lake [ns UTC], -1 if it has none.
@@ -118,7 +114,7 @@ class HistoryReader:
         except StoreError:
             return ANY_TIME
         asked = Asked("inferences", {"run": run})
-        files = [file for file in snapshot.files if file.may_hold(asked)] if snapshot else []
+        files = snapshot.holding(asked) if snapshot else []
         return max((file.last_ns for file in files), default=-1)
 
     def rebuild(self, inference_id: str) -> ModelInput:
@@ -133,25 +129,7 @@ class HistoryReader:
 
         Raises StoreError if one is not there, a row is missing, or the bits differ.
         """
-        found: dict[str, ModelInput] = {}
-        # A journal that holds the whole of its run answers sooner than the lake.
-        whole = [journal for journal in self.journals.of(None) if journal.lake_only_ns < 0]
-        sources: list[Fetch] = [partial(_from_journal, journal.reader) for journal in whole]
-        sources += [self.fetch, *([self.archive.fetch] if self.archive else [])]
-        failure: StoreError | None = None
-        for fetch in sources:
-            if asked := [id_ for id_ in ids if id_ not in found]:
-                try:
-                    found |= rebuilt(asked, fetch)
-                except StoreError as error:  # what retention moves meanwhile is in the next one
-                    failure = error
-        for id_ in ids:
-            if id_ not in found:
-                raise failure or StoreError(
-                    f"inference {id_}: not in {self.runs} and not in {self.lake_uri}; "
-                    "list ids with `history query`"
-                )
-        return {id_: found[id_] for id_ in ids}
+        return inputs_by_id(self, ids)
 
     def close(self) -> None:
         """Let go of every file; the next call opens them again."""
@@ -173,7 +151,7 @@ class HistoryReader:
             return Gathered(asked, None, (), recent(asked, journals, everything))
         lacking = [journal.lake_only_ns for journal in journals]
         snapshot = self._lake.at(asked.table, writers=[journal.name for journal in journals])
-        files = [file for file in snapshot.files if file.may_hold(asked)] if snapshot else []
+        files = snapshot.holding(asked) if snapshot else []
         here = {(journal.run, journal.run) for journal in journals}
         if soon and all(file.runs in here for file in files):
             return Gathered(asked, snapshot, (), recent(asked, journals, everything))
@@ -224,6 +202,14 @@ class HistoryReader:
         rows = replace(asked, limit=None, outcome=None)
         return [self.gathered(one) for one in (rows, *needed(asked))]
 
+    def _found(self, asked: Asked, parts: Sequence[Gathered]) -> pa.Table:
+        if len(parts) == 1 and not parts[0].files:
+            return parts[0].recent.select(asked.names)
+        found = self._run(asked, parts, once=False)
+        if _has_twins(found, asked.key):  # two journals of one run wrote to the lake
+            found = self._run(asked, parts, once=True)
+        return found.select(asked.names)
+
     def _run(self, asked: Asked, parts: Sequence[Gathered], *, once: bool) -> pa.Table:
         """Return rows of the first part with their keys, sorted; `once`: of equal keys one alone.
 
@@ -259,10 +245,3 @@ def _has_twins(rows: pa.Table, key: Sequence[str]) -> bool:
         return False
     same = (pc.equal(rows[name].slice(1), rows[name].slice(0, rows.num_rows - 1)) for name in key)
     return bool(pc.any(reduce(pc.and_, same)).as_py())
-
-
-def _from_journal(journal: JournalReader, table: str, where: Where) -> list[dict[str, Any]]:
-    sql, values = Asked(table, where).sql()
-    return [
-        dict(zip(COLUMNS[table], row, strict=True)) for row in journal.select(table, sql, values)
-    ]

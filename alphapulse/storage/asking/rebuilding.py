@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import InputPackage, StreamRef
 from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import Flags, Floats, Ints
+from alphapulse.domain.windows import Shown
 from alphapulse.storage.asking.conditions import Span, Where
 from alphapulse.storage.journal.encoding import package_of, table_of
 
@@ -20,68 +24,102 @@ from alphapulse.storage.journal.encoding import package_of, table_of
 
 # What reading bytes that mean nothing ends in.
 UNREADABLE = (StoreError, ValueError, LookupError, TypeError, ArithmeticError)
+# Ids of inferences by symbol and instant of their decision.
+Decisions = dict[tuple[str, int], list[str]]
+NUM_HASHING = 2  # threads: a hash takes longer than all the rest; trading has the other cores
 # Finds rows of a table by what they must be like.
 Fetch = Callable[[str, Where], list[dict[str, Any]]]
 
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """Stored rows of one stream, oldest first, with the instant each was first shown at."""
+    """Stored rows of one stream, oldest first, with the instant each was first shown at.
+
+    Attributes:
+        times_ns: the same as `ts_ns_T`.
+        known_ns: from when on a row and all before it were there.
+        seen: what models see of the rows, made once for all inputs.
+    """
 
     ts_ns_T: Ints
+    times_ns: list[int]
     shown_ns_T: Ints
+    known_ns: list[int]
     flags_T: Flags
     rows_TC: Floats
+    seen: Shown
 
-    def shown(self, ref: StreamRef, event_ns: int) -> tuple[Ints, Flags, Floats]:
-        """Return the rows an input showed; one that arrived after it is not among them."""
-        span = slice(*np.searchsorted(self.ts_ns_T, (ref.first_ns, ref.last_ns + 1)))
-        was_there_T = self.shown_ns_T[span] <= event_ns
-        kept = span if was_there_T.all() else np.arange(len(self.ts_ns_T))[span][was_there_T]
-        return self.ts_ns_T[kept], self.flags_T[kept], self.rows_TC[kept]
+    def kept(self, ref: StreamRef, event_ns: int) -> slice | Ints:
+        """Return which rows an input showed; one that arrived after it is not among them."""
+        # numpy's search lets other threads go first
+        first = bisect_left(self.times_ns, ref.first_ns)
+        end = bisect_right(self.times_ns, ref.last_ns, lo=first)
+        if end > first and self.known_ns[end - 1] > event_ns:
+            return first + np.flatnonzero(self.shown_ns_T[first:end] <= event_ns)
+        return slice(first, end)
 
 
 Shared = dict[tuple[str, str], Stream]
 
 
-def rebuilt(ids: Sequence[str], fetch: Fetch) -> dict[str, ModelInput]:
-    """Return the inputs of those of the inferences that `fetch` finds, by id, bit for bit.
+def rebuilt(run: str, decisions: Decisions, fetch: Fetch) -> dict[str, ModelInput]:
+    """Return the inputs of the decisions of a run whose packages `fetch` finds, by inference.
 
     Raises StoreError if a row of one is missing, or what is stored does not give its bits.
     """
-    wanted: dict[str, dict[tuple[str, int], list[str]]] = defaultdict(lambda: defaultdict(list))
-    for row in fetch("inferences", {"id": list(ids)}):
-        wanted[row["run"]][row["symbol"], row["event_ns"]].append(row["id"])
-    inputs: dict[str, ModelInput] = {}
-    for run, by_decision in wanted.items():
-        packages = _packages(run, by_decision, fetch)
-        shared = shared_rows(run, packages, fetch)
-        for package in packages:
-            input = rebuilt_package(package, shared)
-            inputs |= dict.fromkeys(by_decision[package.symbol, package.event_ns], input)
+    packages = _packages(run, decisions, fetch)
+    shared = shared_rows(run, packages, fetch)
+    if len(packages) == 1:
+        inputs = [rebuilt_package(packages[0], shared)]
+    else:
+        inputs = _rebuilt_together(packages, shared)
+    return {
+        id_: input
+        for package, input in zip(packages, inputs, strict=True)
+        for id_ in decisions[package.symbol, package.event_ns]
+    }
+
+
+def _rebuilt_together(packages: Sequence[InputPackage], shared: Shared) -> list[ModelInput]:
+    """Return the inputs of packages; their hashes are made on several cores."""
+    from alphapulse.features.inputs import require_same
+
+    inputs = [_laid(package, shared) for package in packages]
+    with ThreadPoolExecutor(NUM_HASHING) as hashing:  # not while they are laid: threads would wait
+        for _ in hashing.map(require_same, packages, inputs):
+            pass  # raises what is wrong with the first one that is
     return inputs
 
 
 def rebuilt_package(package: InputPackage, shared: Shared) -> ModelInput:
     """Return the input that was packed, bit for bit; raises StoreError as `rebuilt` does."""
-    from alphapulse.features.inputs import (
-        rebuild,
-    )  # brings TA-Lib, which finding rows does not need
+    # brings TA-Lib, which finding rows does not need
+    from alphapulse.features.inputs import require_same
 
-    rows = {
-        key: shared[key].shown(ref, package.event_ns)
-        for ref in package.streams
-        if ref.count and (key := (ref.symbol, ref.stream)) in shared
-    }
-    return rebuild(package, rows)
+    input = _laid(package, shared)
+    require_same(package, input)
+    return input
 
 
-def _packages(
-    run: str, by_decision: dict[tuple[str, int], list[str]], fetch: Fetch
-) -> list[InputPackage]:
-    times = [event_ns for _, event_ns in by_decision]
+def _laid(package: InputPackage, shared: Shared) -> ModelInput:
+    from alphapulse.features.inputs import relaid, shown_part
+
+    rows: dict[tuple[str, str], tuple[Ints, Flags, Floats]] = {}
+    seen: dict[tuple[str, str], tuple[Ints, Shown]] = {}
+    for ref in package.streams:
+        key = ref.symbol, ref.stream
+        if ref.count and (stream := shared.get(key)):
+            kept = stream.kept(ref, package.event_ns)
+            ts_ns_T = stream.ts_ns_T[kept]
+            rows[key] = ts_ns_T, stream.flags_T[kept], stream.rows_TC[kept]
+            seen[key] = ts_ns_T, shown_part(stream.seen, kept)
+    return relaid(package, rows, seen=seen)
+
+
+def _packages(run: str, decisions: Decisions, fetch: Fetch) -> list[InputPackage]:
+    times = [event_ns for _, event_ns in decisions]
     rows = fetch("packages", {"run": run, "event_ns": times})
-    return [package_of(row) for row in rows if (row["symbol"], row["event_ns"]) in by_decision]
+    return [package_of(row) for row in rows if (row["symbol"], row["event_ns"]) in decisions]
 
 
 def shared_rows(run: str, packages: Sequence[InputPackage], fetch: Fetch) -> Shared:
@@ -104,14 +142,28 @@ def shared_rows(run: str, packages: Sequence[InputPackage], fetch: Fetch) -> Sha
         }
         rows = fetch("rows", where)
         if rows:
-            found[symbol, stream] = _stream(sorted(rows, key=lambda row: int(row["ts_ns"])))
+            found[symbol, stream] = _stream(stream, sorted(rows, key=lambda row: int(row["ts_ns"])))
     return found
 
 
-def _stream(rows: Sequence[dict[str, Any]]) -> Stream:
+def _stream(stream: str, rows: Sequence[dict[str, Any]]) -> Stream:
+    # brings TA-Lib, which finding rows does not need
+    from alphapulse.features.inputs import seen_of
+
+    times_ns = [row["ts_ns"] for row in rows]
+    shown_ns = [row["event_ns"] for row in rows]
+    rows_TC = table_of([row["cells"] for row in rows], rows[0]["cells_layout"])
     return Stream(
-        ts_ns_T=np.array([row["ts_ns"] for row in rows], np.int64),
-        shown_ns_T=np.array([row["event_ns"] for row in rows], np.int64),
-        flags_T=np.array([row["flags"] for row in rows], np.uint8),
-        rows_TC=table_of([row["cells"] for row in rows], rows[0]["cells_layout"]),
+        ts_ns_T=_locked(np.array(times_ns, np.int64)),
+        times_ns=times_ns,
+        shown_ns_T=np.array(shown_ns, np.int64),
+        known_ns=list(accumulate(shown_ns, max)),
+        flags_T=_locked(np.array([row["flags"] for row in rows], np.uint8)),
+        rows_TC=rows_TC,
+        seen=Shown(*map(_locked, seen_of(stream, rows_TC))),
     )
+
+
+def _locked(array: Any) -> Any:
+    array.flags.writeable = False
+    return array

@@ -8,6 +8,7 @@ from typing import Any
 
 from alphapulse.domain.inputs import ModelInput
 from alphapulse.storage.asking.conditions import Asked, Where
+from alphapulse.storage.asking.identities import inputs_of, located, scanned
 from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.asking.rebuilding import UNREADABLE
 from alphapulse.storage.journal.encoding import array_of
@@ -64,23 +65,29 @@ def show(reader: HistoryReader, id: str) -> Shown | None:
 
     Raises StoreError if journal or lake cannot be read; an input that cannot be rebuilt is told.
     """
-    found = reader.fetch("inferences", {"id": id})
+    found, failure = located(reader, [id])
+    if not found and reader.archive and (archived := show(reader.archive, id)):
+        return archived
+    found = found or scanned(reader, [id])
     if not found:
-        return show(reader.archive, id) if reader.archive else None
+        if failure:
+            raise failure
+        return None
     row = _plain(found[0])
     about = {name: row[name] for name in ("run", "symbol", "model", "event_ns")}
     examples = reader.fetch("examples", {**about, "inference_id": id})
     try:
-        rebuilt, problem = reader.rebuild(id), ""
+        inputs, failure = inputs_of(reader, found[:1])
+        problem = "" if inputs else str(failure or "its package is not stored")
     except UNREADABLE as error:
-        rebuilt, problem = None, str(error)
+        inputs, problem = {}, str(error)
     return Shown(
         inference=row,
         forecasts=_rows(reader, "predictions", about),
         outcomes=_rows(reader, "outcomes", {**about, "inference_id": id}),
         example=examples[-1] if examples else None,
         orders=_rows(reader, "orders", {"run": row["run"], "inference_id": id}),
-        input=rebuilt,
+        input=inputs.get(id),
         problem=problem,
     )
 

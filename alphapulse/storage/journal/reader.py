@@ -138,8 +138,11 @@ class JournalReader:
 
     def reached(self, batch: int, table: str) -> int:
         """Return the newest number of a table's rows inside the batches up to number `batch`."""
-        edges = [named.span(table)[1] for named in self.batches() if named.number <= batch]
-        return edges[-1] if edges else 0
+        newest = (
+            "SELECT reached FROM edges WHERE batch <= ? AND series = ? ORDER BY batch DESC LIMIT 1"
+        )
+        found = self.fetch(newest, (batch, SERIES[table]))
+        return int(found[0][0]) if found else 0
 
     def newest(self) -> dict[str, int]:
         """Return the newest number of every series of `tables.SERIES`, 0 before its first row."""

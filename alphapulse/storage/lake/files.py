@@ -42,15 +42,6 @@ class LakeFile:
     num_rows: int
     num_bytes: int
 
-    def may_hold(self, asked: Asked) -> bool:
-        """Return whether a row that is asked for can be inside."""
-        where = asked.where
-        if "symbol" in where and where["symbol"] != self.symbol:
-            return False
-        if "run" in where and self.runs and not self.runs[0] <= where["run"] <= self.runs[1]:
-            return False
-        return asked.span.meets(self.first_ns, self.last_ns)
-
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -65,13 +56,49 @@ class Snapshot:
     reached: tuple[int, ...]
     address: str
 
+    def holding(self, asked: Asked) -> list[LakeFile]:
+        """Return the files that can have a row that is asked for inside."""
+        symbol, run, span = asked.where.get("symbol"), asked.where.get("run"), asked.span
+        return [
+            file
+            for file in self.files
+            if symbol in (None, file.symbol)
+            and span.meets(file.first_ns, file.last_ns)
+            and (run is None or not file.runs or file.runs[0] <= run <= file.runs[1])
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is remembered of a table, for as long as its newest commit stays the newest.
+
+    Attributes:
+        state: which table it is, and which version of it.
+        commit: file of that version in a local table's log; None where others cannot be looked for.
+        reached: the newest batch inside by writer, of those that were asked for.
+    """
+
+    state: str
+    files: tuple[LakeFile, ...]
+    commit: Path | None
+    reached: dict[str, int]
+
+    def is_newest(self) -> bool:
+        """Return whether nobody has committed to the table since: two looks at its folder."""
+        path = self.commit
+        return (
+            path is not None
+            and path.exists()  # else the log was cleaned, and the next one may be gone too
+            and not _commit(path.parent, int(path.stem) + 1).exists()
+        )
+
 
 class LakeFiles:
     """The files of a lake's tables, remembered until a table changes."""
 
     def __init__(self, lake: Lake) -> None:
         self._lake = lake
-        self._known: dict[str, tuple[str, tuple[LakeFile, ...]]] = {}
+        self._known: dict[str, _Known] = {}
         self._datasets: dict[str, tuple[str, Any]] = {}
         self._columns: dict[str, frozenset[str]] = {}
         self._lock = threading.Lock()
@@ -79,19 +106,31 @@ class LakeFiles:
 
     def at(self, table: str, *, writers: Sequence[str]) -> Snapshot | None:
         """Return a table as it is now, None before its first batch; raises StoreError."""
+        address = f"{self._lake.uri}/{table}"
         with self._lock:
             known = self._known.pop(table, None)  # forgotten where the table cannot be read
-            if known is None and self._is_folder and not Path(self._lake.uri, table).exists():
+            if known is None and self._is_folder and not Path(address).exists():
                 return None  # the lake would take its time to find that out
-            with self._lake.opened(table) as delta:
-                if delta is None:
-                    return None
-                state = _state(delta)
-                if known is None or known[0] != state:
-                    known = state, _files_of(delta)
-                reached = tuple(delta.transaction_version(writer) or 0 for writer in writers)
+            if known is None or not known.is_newest() or not known.reached.keys() >= {*writers}:
+                with self._lake.opened(table) as delta:
+                    if delta is None:
+                        return None
+                    known = self._known_of(delta, address, known, writers)
             self._known[table] = known
-            return Snapshot(table, known[1], reached, f"{self._lake.uri}/{table}")
+            reached = tuple(known.reached[writer] for writer in writers)
+            return Snapshot(table, known.files, reached, address)
+
+    def _known_of(
+        self, delta: DeltaTable, address: str, before: _Known | None, writers: Sequence[str]
+    ) -> _Known:
+        state = _state(delta)
+        is_same = before is not None and before.state == state
+        files = before.files if before is not None and is_same else _files_of(delta)
+        asked = {*writers, *(before.reached if before is not None and is_same else ())}
+        reached = {writer: delta.transaction_version(writer) or 0 for writer in asked}
+        log = Path(address, "_delta_log")
+        commit = _commit(log, delta.version()) if self._is_folder else None
+        return _Known(state, files, commit, reached)
 
     def source(
         self, snapshot: Snapshot, files: Sequence[LakeFile], database: duckdb.DuckDBPyConnection
@@ -135,6 +174,10 @@ class LakeFiles:
                 schema = arrow_schema(snapshot.table).append(pa.field("day", pa.string()))
                 self._datasets[snapshot.table] = state, delta.to_pyarrow_dataset(schema=schema)
             return self._datasets[snapshot.table][1]
+
+
+def _commit(log: Path, version: int) -> Path:
+    return log / f"{version:020}.json"
 
 
 def _state(delta: DeltaTable) -> str:

@@ -1,6 +1,8 @@
 """Answer from a SQLite table made for the one question: an hour by index, or the newest outputs.
 
 .venv-bench/bin/python -m experiments.benchmarks.peers.history_sqlite QUESTION DATABASE VALUES ...
+
+QUESTION*20 asks twenty times a run.
 """
 
 from __future__ import annotations
@@ -21,13 +23,20 @@ HOUR = (
 
 def main() -> None:
     """Ask the question at each line of stdin."""
-    question, database, *values = sys.argv[1:]
+    asked, database, *values = sys.argv[1:]
+    question, _, times = asked.partition("*")
     db = sqlite3.connect(database)
     runs: dict[str, Callable[[], object]] = {
         "hour": lambda: pd.read_sql_query(HOUR, db, params=values),
         "last": lambda: db.execute("SELECT * FROM last WHERE symbol = ?", values).fetchall(),
     }
-    serve(f"SQLite {sqlite3.sqlite_version}", runs[question])
+    one = runs[question]
+
+    def run() -> None:
+        for _ in range(int(times or 1)):
+            one()
+
+    serve(f"SQLite {sqlite3.sqlite_version}", run)
 
 
 if __name__ == "__main__":

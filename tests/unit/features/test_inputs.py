@@ -12,13 +12,16 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import StoredRow
 from alphapulse.domain.inputs import CHANNEL, CHANNELS, IncompleteInput, ModelInput
 from alphapulse.domain.market import BarFlag, Flags, Floats, Ints, Timeframe
-from alphapulse.domain.windows import MarketWindow, StreamWindow
+from alphapulse.domain.windows import BookWindow, MarketWindow, Shown, StreamWindow
 from alphapulse.features.inputs import (
     PeerTable,
     build,
     inverse_scale,
     pack,
     rebuild,
+    relaid,
+    require_same,
+    seen_of,
     stored_rows,
 )
 from alphapulse.features.packages import StoredStreams
@@ -46,6 +49,15 @@ def attempt(
 
 def with_stream(window: MarketWindow, stream: StreamWindow) -> MarketWindow:
     return replace(window, streams={**window.streams, (stream.symbol, stream.timeframe): stream})
+
+
+def with_flags(
+    window: MarketWindow, stream: StreamWindow | BookWindow, flags_T: Flags
+) -> MarketWindow:
+    flagged = replace(stream, flags_T=flags_T)
+    if isinstance(flagged, StreamWindow):
+        return with_stream(window, flagged)
+    return replace(window, books=dict(window.books) | {flagged.symbol: flagged})
 
 
 def without_bar(window: MarketWindow, timeframe: Timeframe, *, from_end: int) -> MarketWindow:
@@ -335,6 +347,31 @@ def test_rebuilt_input_is_the_same_bit_for_bit(
     assert again.substitutions == built.substitutions
     for name in built.spec.shapes():
         assert getattr(again, name).tobytes() == getattr(built, name).tobytes()
+
+
+@pytest.mark.parametrize("missed", [(), (3, 4, 250)])  # seconds whose trades were missed
+def test_what_models_see_of_rows_made_once_gives_the_same_input(
+    make_window: MakeWindow, missed: tuple[int, ...]
+) -> None:
+    window = make_window(EVENT)
+    for stream in (window.streams[ETH, Timeframe.S1], window.books[ETH]):
+        flags_T = stream.flags_T.copy()
+        flags_T[[len(flags_T) - 300 + t for t in missed]] |= np.uint8(BarFlag.INCOMPLETE)
+        window = with_flags(window, stream, flags_T)
+    rows = {
+        key: (ts, flags, np.ascontiguousarray(r)) for key, (ts, flags, r) in stored(window).items()
+    }
+    seen = {key: (ts_ns_T, seen_of(key[1], rows_TC)) for key, (ts_ns_T, _, rows_TC) in rows.items()}
+    built = complete(window)
+
+    again = relaid(pack(window, built), rows, seen=seen)
+
+    assert again.content_hash == built.content_hash
+    assert built.known_STB[0].any(axis=1).sum() == 300 - len(missed)
+    shifted = {key: (ts, Shown(v[::-1], k[::-1], p[::-1])) for key, (ts, (v, k, p)) in seen.items()}
+    foreign = relaid(pack(window, built), rows, seen=shifted)
+    with pytest.raises(StoreError, match="expected hash"):
+        require_same(pack(window, built), foreign)
 
 
 def test_rebuild_without_a_row_says_which_stream(make_window: MakeWindow) -> None:
