@@ -101,8 +101,8 @@ def bytes_rows(
     count = len(collected.records) - num_short
     whole = asyncio.run(stored(collected.records, folder / "whole"))
     first = asyncio.run(stored(collected.records[:num_short], folder / "first"))
-    journal_exact = differing(whole, collected)
     journal_bytes = (journal_size(whole) - journal_size(first)) / count
+    journal_exact = differing(whole, collected)
     for home in (whole, first):
         shutil.rmtree(home.runs_path)
     lake_bytes = (lake_size(whole) - lake_size(first)) / count

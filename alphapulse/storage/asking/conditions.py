@@ -8,6 +8,7 @@ from typing import Any
 
 from alphapulse.domain.errors import ConfigError
 from alphapulse.interfaces import Query
+from alphapulse.storage.lake.forming import STREAM as FORMING
 from alphapulse.storage.tables import COLUMNS, KEYS
 
 # By column: a value it must have, several of which it must have one, or a Span it must lie in.
@@ -108,6 +109,8 @@ class Asked:
         if self.after is not None:
             terms.append(f"event_ns <= ? AND ({', '.join(self.key)}) < ({_marks(self.key)})")
             values += [self.after[0], *self.after]
+        if self.table == "rows" and "stream" not in self.where:
+            terms.append(f"stream <> '{FORMING}'")  # part of the packages, see `lake.forming`
         return " AND ".join(terms) or "TRUE", values
 
 

@@ -26,6 +26,7 @@ from alphapulse.storage.asking.open_journals import (
     reached,
     recent,
 )
+from alphapulse.storage.asking.packages import NEEDED, with_forming
 from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.lake.files import LakeFile, LakeFiles, Snapshot
 
@@ -78,8 +79,11 @@ class HistoryReader:
         return self.find(asked_of(query)).to_pandas(integer_object_nulls=True)
 
     def find(self, asked: Asked) -> pa.Table:
-        """Return rows of a table in the order of its key, each once."""
-        return self._found(asked, self._parts(asked))
+        """Return rows of a table in the order of its key, each once, the same from any place."""
+        if asked.table != "packages" or "forming" not in asked.names:
+            return self._found(asked, self._parts(asked))
+        more = replace(asked, columns=tuple(dict.fromkeys((*asked.names, *NEEDED))))
+        return with_forming(self._found(more, self._parts(more)), self.find).select(asked.names)
 
     def read(self, part: Gathered) -> pa.Table:
         """Return the rows gathered of a table in the order of its key, each once."""

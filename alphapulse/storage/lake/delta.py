@@ -41,17 +41,24 @@ ROW_GROUP = 8_192  # rows that a reader skips at once by their times: two hours 
 NO_HOOKS = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _ARROW = {str: pa.string(), int: pa.int64(), float: pa.float64(), bytes: pa.binary()}
 _UNLIKE = frozenset({"id", "inference_id", "order_id", "trace_id", "input_hash"})
-# How a column is laid out before zstd; texts that recur stay in a dictionary. Of the bytes of
-# recorded decisions this saves about a tenth, and a higher level than 6 next to nothing.
+# How a column is laid out before zstd; texts that recur stay in a dictionary: of the bytes of
+# recorded decisions this saves about a tenth. The least and greatest of ids and arrays say nothing.
 _FLOAT = ColumnProperties(dictionary_enabled=False, encoding="BYTE_STREAM_SPLIT")
 _INT = ColumnProperties(dictionary_enabled=False, encoding="DELTA_BINARY_PACKED")
-_BLOB = ColumnProperties(dictionary_enabled=False, encoding="DELTA_LENGTH_BYTE_ARRAY")
+_BLOB = ColumnProperties(
+    dictionary_enabled=False, encoding="DELTA_LENGTH_BYTE_ARRAY", statistics_enabled="NONE"
+)
 # An inference is asked for by its id: one row group in twenty is read in vain, for a byte a row.
 _FOUND = ColumnProperties(
     dictionary_enabled=False,
     encoding="DELTA_LENGTH_BYTE_ARRAY",
+    statistics_enabled="NONE",
     bloom_filter_properties=BloomFilterProperties(True, fpp=0.05, ndv=ROW_GROUP),
 )
+LEVEL, LAST_LEVEL = (
+    6,
+    19,
+)  # of zstd: the last is slow, saves a tenth, and is for what stays as it is
 _LAID_OUT = {float: _FLOAT, int: _INT, bytes: _BLOB}
 
 
@@ -69,7 +76,7 @@ def arrow_table(table: str, rows: Sequence[tuple[Any, ...]]) -> pa.Table:
     )
 
 
-def writer_properties(table: str) -> WriterProperties:
+def writer_properties(table: str, *, level: int = LEVEL) -> WriterProperties:
     """Return how the files of a table are laid out and compressed."""
     columns = COLUMNS[table].items()
     laid_out = {name: _LAID_OUT[kind] for name, kind in columns if kind in _LAID_OUT}
@@ -78,7 +85,7 @@ def writer_properties(table: str) -> WriterProperties:
         laid_out["id"] = _FOUND
     return WriterProperties(
         compression="ZSTD",
-        compression_level=6,
+        compression_level=level,
         max_row_group_size=ROW_GROUP,
         column_properties=laid_out,
     )

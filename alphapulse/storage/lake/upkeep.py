@@ -14,7 +14,13 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from alphapulse.storage.lake.delta import NO_HOOKS, Lake, writer_properties
+from alphapulse.storage.lake.delta import (
+    LAST_LEVEL,
+    LEVEL,
+    NO_HOOKS,
+    Lake,
+    writer_properties,
+)
 from alphapulse.storage.tables import COLUMNS
 
 MAX_SMALL_FILES = 20  # of a day that still gets rows, before they are joined
@@ -101,7 +107,7 @@ def _join(delta: DeltaTable, table: str, everything: bool) -> bool:
             "partition_filters": [("symbol", "=", symbol), ("day", "=", day)],
             "target_size": target,
             "max_concurrent_tasks": 1,  # trading has the other cores
-            "writer_properties": writer_properties(table),
+            "writer_properties": writer_properties(table, level=LAST_LEVEL if is_over else LEVEL),
             "post_commithook_properties": NO_HOOKS,
         }
         if is_over and table in LATE:

@@ -21,6 +21,7 @@ from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.asking.showing import show
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
+from alphapulse.storage.journal.removing import remove_decisions
 from alphapulse.storage.journal.writer import Journal
 from alphapulse.storage.lake.delta import Lake, day_of
 from alphapulse.storage.tables import LAKE_ONLY
@@ -64,11 +65,9 @@ def remark(run: Run, until: int) -> None:
 
 def forget(run: Run, *, until: int) -> None:
     """Remove the first seconds from the journal, as retention does once the lake has them."""
-    which = f"(SELECT number FROM decisions WHERE event_ns <= {instant(until)})"
-    with closing(sqlite3.connect(run.journal_path, isolation_level=None)) as db:
-        for table in ("forecasts", "outputs"):
-            db.execute(f"DELETE FROM {table} WHERE decision IN {which}")
-        db.execute(f"DELETE FROM decisions WHERE number IN {which}")
+    with closing(sqlite3.connect(run.journal_path)) as db, db:
+        sql = "SELECT number FROM decisions WHERE event_ns <= ?"
+        remove_decisions(db, [number for (number,) in db.execute(sql, (instant(until),))])
     remark(run, until)
 
 

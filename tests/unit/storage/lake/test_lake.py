@@ -7,14 +7,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import InputPackage
+from alphapulse.storage.asking.packages import with_forming
 from alphapulse.storage.journal.encoding import package_of
 from alphapulse.storage.journal.writer import Journal
 from alphapulse.storage.lake.delta import CHUNK, Lake, arrow_schema, arrow_table
+from alphapulse.storage.lake.forming import STREAM
 from alphapulse.storage.tables import COLUMNS, NOTES
 from tests.unit.storage.lake.lakes import assert_holds_all, contents
 from tests.unit.storage.records import RUN, SYMBOLS, note, outcome, record
@@ -44,7 +47,7 @@ def test_batches_arrive_bit_for_bit_and_once(tmp_path: Path, journal: Journal) -
 
     commits = lake.take(journal, writer=journal.name())
 
-    assert commits == 3 * 2 + 2 + len(NOTES)  # the first batch holds all rows and what is beside
+    assert commits == 4 * 2 + 1 + len(NOTES)  # the first batch holds all answers and notes
     assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
     assert_holds_all(lake, journal)
 
@@ -67,7 +70,12 @@ def test_a_lake_from_before_a_column_was_kept_takes_it_up(tmp_path: Path, journa
 
 
 def packages(lake: Lake, run: str) -> list[InputPackage]:
-    return [package_of(row) for row in contents(lake, "packages").to_pylist() if row["run"] == run]
+    found = contents(lake, "packages")
+    if run == RUN:
+        rows = contents(lake, "rows")
+        forming = rows.filter(pc.equal(rows["stream"], STREAM))
+        found = with_forming(found, lambda _: forming)
+    return [package_of(row) for row in found.to_pylist() if row["run"] == run]
 
 
 def test_outcomes_that_come_alone_are_a_batch_of_one_table(
