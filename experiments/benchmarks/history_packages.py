@@ -27,6 +27,7 @@ from experiments.benchmarks.result import Row
 APPEND_GOAL, JOURNAL_GOAL, LAKE_GOAL = 10.0, 120.0, 220.0  # TARGETS.md, history
 APPENDS_S, JOURNAL_BYTES, LAKE_BYTES = 5_000, 2_800, 1_450  # what is meant by good
 NUM_FIRST = len(INSTRUMENTS)  # decisions of the first instant carry the bars before it, once
+BATCH = 200  # decisions: each day consists of several files before they are joined
 NAIVE = {"parquet": "one zstd Parquet file each", "sqlite": "zstd blobs", "duckdb": "a row each"}
 
 
@@ -146,8 +147,10 @@ async def stored(records: Sequence[DecisionRecord], folder: Path) -> Home:
     home = Home(folder)
     run = new_run(home)
     history = InferenceHistory(home, run=run, settings=SETTINGS.storage)
-    for record in records:
+    for number, record in enumerate(records):
         await history.append([replace(record, run=run.id)])
+        if number % BATCH == BATCH - 1:
+            await history.flush()
     await history.flush()
     history.close()
     upkeep = Upkeep(Lake(str(home.path / "lake")))
