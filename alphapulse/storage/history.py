@@ -4,64 +4,37 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 from alphapulse.config import Storage
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, Prediction
-from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.learning import Cursor, Followed, Outcome
 from alphapulse.domain.pruning import Pruned
-from alphapulse.interfaces import InferenceStore, Query
-from alphapulse.storage.alerts import StoreCode
-from alphapulse.storage.asking.conditions import Where
+from alphapulse.interfaces import InferenceStore
 from alphapulse.storage.asking.newest import Newest
 from alphapulse.storage.asking.reader import HistoryReader
-from alphapulse.storage.asking.showing import Shown, show
-from alphapulse.storage.asking.sql import answer_sql
-from alphapulse.storage.asking.stats import stats
-from alphapulse.storage.asking.verifying import Verified, verify
+from alphapulse.storage.batching import Batching
+from alphapulse.storage.counting import Counters
 from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal.following import follow
 from alphapulse.storage.journal.group_commit import GroupCommit
 from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.journal.writer import Journal, Write
-from alphapulse.storage.lake.batch_report import BatchReport, report_of
+from alphapulse.storage.lake.batch_report import BatchReport
 from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.lake.upkeep import Upkeep
+from alphapulse.storage.readable import ReadableHistory
 from alphapulse.storage.retention.pruning import Pruning
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-MAX_BATCH_DECISIONS = 10_000  # bounds the memory of one commit after the lake was away for long
-LOOKED: Mapping[str, StoreCode] = {  # what the newest look at the limits came to
-    "disk_low": StoreCode.DISK_LOW,
-    "retention_blocked": StoreCode.RETENTION_BLOCKED,
-    "archive_down": StoreCode.ARCHIVE_FAILED,
-    "evicted_by_value": StoreCode.EVICTED_BY_VALUE,
-}
 URGENT_S = 60.0  # between two looks at the limits while the disk is below its watermark
-COUNTED = (
-    "appended",
-    "repeated",
-    "settled",
-    "noted",
-    "commits",
-    "failures",
-    "journal_down",
-    "lake_down",
-    "pruned",
-    "trimmed",
-    *LOOKED,
-)  # what ends in `down` is 1 from a failure until it works again
 _T = TypeVar("_T")
 
 
-class InferenceHistory(InferenceStore):
+class InferenceHistory(ReadableHistory, InferenceStore):
     """The history of a home: one run is written, all are read; other processes may read along.
 
     ```python
@@ -83,13 +56,13 @@ class InferenceHistory(InferenceStore):
         the disk fails answers with StoreError, and well again once the disk is.
         """
         lake_uri = settings.lake_uri or str(home.path / "lake")
-        self._home = home
+        lake = Lake(lake_uri)
         self._settings = settings
-        self._lake = Lake(lake_uri)
-        self._pruning = Pruning(home, lake=self._lake, settings=settings)
-        self._reader = HistoryReader(
+        self._pruning = Pruning(home, lake=lake, settings=settings)
+        reader = HistoryReader(
             runs=home.path / "runs", lake_uri=lake_uri, archive_uri=self._pruning.archive_uri
         )
+        super().__init__(home, reader)
         self._journal = self._journal_of(run) if run else None
         self._newest, self._knows_newest = Newest(), False
         # Counts are read beside the writer, so that asking for them never waits for an append.
@@ -101,8 +74,10 @@ class InferenceHistory(InferenceStore):
         self._keeper = ThreadPoolExecutor(1, thread_name_prefix="upkeep")
         # Followed beside it too: settlement may be far behind.
         self._trail = JournalReader(run.journal_path) if run else None
-        self._counters = dict.fromkeys(COUNTED, 0)
-        is_waiting, self._reported = self._found()
+        self._counted = Counters()
+        count = partial(self._counted.add, "commits")
+        self._batching = Batching(self._journal, lake, count=count) if self._journal else None
+        is_waiting = self._batching is not None and self._batching.is_waiting
         self._waiting_since = time.monotonic() if is_waiting else None
         self._pruned_at: float | None = None
 
@@ -115,11 +90,8 @@ class InferenceHistory(InferenceStore):
         new = await self._write(partial(self._own().appending, records))
         for record in records:
             self._newest.take(record.decision.predictions)
-        self._counters["appended"] += new
-        self._counters["repeated"] += len(records) - new
-        if new and self._waiting_since is None:
-            self._waiting_since = time.monotonic()
-        return new
+        self._counted.add("repeated", len(records) - new)
+        return self._count_new("appended", new)
 
     def flush_due(self) -> bool:
         """Return whether the journal holds enough inferences, or old enough ones, for a batch."""
@@ -133,9 +105,11 @@ class InferenceHistory(InferenceStore):
 
         Raises StoreError if the lake does not take it; the next call tries again.
         """
+        self._own()
+        assert self._batching is not None
         self._waiting_since = None
         try:
-            return await self._on(self._flusher, self._flush)
+            return await self._on(self._flusher, self._batching.flush)
         except StoreError:
             self._waiting_since = time.monotonic()
             raise
@@ -146,10 +120,6 @@ class InferenceHistory(InferenceStore):
         Raises StoreError if the lake cannot be reached; no row changes either way.
         """
         return await asyncio.get_running_loop().run_in_executor(self._keeper, self._upkeep.step)
-
-    async def query(self, query: Query) -> pd.DataFrame:
-        """Return the rows asked for, ordered by (event_ns, symbol, model, ...), each once."""
-        return await asyncio.to_thread(self._reader.query, query)
 
     async def last(
         self, symbol: str | None = None, *, model: str | None = None
@@ -181,44 +151,6 @@ class InferenceHistory(InferenceStore):
         """Keep, durably, that the run's source ended at `event_ns`: see `Run.ended_ns`."""
         await self._on(self._writer, partial(self._own().remark, "ended_ns", str(event_ns)))
 
-    async def rebuild(self, inference_id: str) -> ModelInput:
-        """Return the input of a stored inference, bit for bit what the model was fed.
-
-        Raises StoreError if there is no such inference, or a row it needs is not stored.
-        """
-        return await asyncio.to_thread(self._reader.rebuild, inference_id)
-
-    async def inputs(self, ids: Sequence[str]) -> dict[str, ModelInput]:
-        """Return the inputs of many stored inferences by id, each bit for bit what was fed.
-
-        The rows of their whole span are read once, so that ids close in time cost the least.
-        Inferences of one decision share its input. Raises StoreError as `rebuild` does.
-        """
-        return await asyncio.to_thread(self._reader.inputs, ids)
-
-    async def show(self, inference_id: str) -> Shown | None:
-        """Return all that is kept of an inference, its input rebuilt; None if it is not stored.
-
-        Raises StoreError if journal or lake cannot be read; an input that cannot be rebuilt is
-        told in the answer.
-        """
-        return await asyncio.to_thread(show, self._reader, inference_id)
-
-    async def verify(
-        self, where: Where, *, tell: Callable[[int, int], None] = lambda done, total: None
-    ) -> Verified:
-        """Rebuild every input of a range and compare its hash: see `storage.verifying.verify`."""
-        return await asyncio.to_thread(verify, self._reader, where, tell=tell)
-
-    async def stats(self) -> dict[str, Any]:
-        """Return how much history there is and where it lies: see `storage.stats.stats`."""
-        return await asyncio.to_thread(stats, self._reader, self._home.path)
-
-    async def sql(self, statement: str) -> pd.DataFrame:
-        """Return what a SELECT over the tables finds: see `storage.sql.answer_sql`."""
-        answer = await asyncio.to_thread(answer_sql, self._reader, statement)
-        return answer.to_pandas()
-
     async def follow(self, after: Cursor, limit: int) -> Followed:
         """Return what this run appended after a cursor, up to `limit` decisions, in event order.
 
@@ -241,10 +173,7 @@ class InferenceHistory(InferenceStore):
         Raises StoreError if nothing of the call was stored; the same call may be made again.
         """
         new = await self._write(partial(self._own().settling, outcomes))
-        self._counters["settled"] += new
-        if new and self._waiting_since is None:
-            self._waiting_since = time.monotonic()
-        return new
+        return self._count_new("settled", new)
 
     async def note(self, table: str, rows: Sequence[Mapping[str, Any]]) -> int:
         """Make rows of `orders`, `examples`, `training_rounds` or `alerts` durable.
@@ -254,10 +183,7 @@ class InferenceHistory(InferenceStore):
         stored; the same call may be made again.
         """
         new = await self._write(partial(self._own().noting, table, rows))
-        self._counters["noted"] += new
-        if new and self._waiting_since is None:
-            self._waiting_since = time.monotonic()
-        return new
+        return self._count_new("noted", new)
 
     def prune_due(self) -> bool:
         """Return whether it is time to look at the limits again; sooner while the disk is low."""
@@ -279,15 +205,12 @@ class InferenceHistory(InferenceStore):
             self._pruned_at = time.monotonic()
         pruned = await self._on(self._flusher, partial(self._pruning.prune, dry_run=dry_run))
         if not dry_run:
-            self._counters["pruned"] += pruned.decisions
-            self._counters["trimmed"] += pruned.trimmed
-            self._counters |= {name: int(code in pruned.alerts) for name, code in LOOKED.items()}
-            self._counters["evicted_by_value"] = pruned.reasons.get("disk", 0)
+            self._counted.looked(pruned)
         return pruned
 
     def counters(self) -> dict[str, int]:
         """Return what this process appended, committed and failed at, and what the run holds."""
-        return self._counters | (self._gauge.counts() if self._gauge else {})
+        return self._counted.plain() | (self._gauge.counts() if self._gauge else {})
 
     def close(self) -> None:
         """Wait for what is under way, then let go of every file."""
@@ -298,20 +221,6 @@ class InferenceHistory(InferenceStore):
         for journal in (self._journal, self._gauge, self._trail):
             if journal:
                 journal.close()
-
-    def _found(self) -> tuple[bool, int]:
-        """Return whether the lake lacks something of the run, and the newest batch there is.
-
-        Where the journal cannot be read that is not known: the next flush sees.
-        """
-        if self._journal is None:
-            return False, 0
-        try:
-            counts, named = self._journal.counts(), self._journal.batches()
-        except StoreError:
-            return True, 0
-        is_waiting = bool(counts["unbatched"] or counts["unbatched_rest"])
-        return is_waiting, max((batch.number for batch in named), default=0)
 
     def _journal_of(self, run: Run) -> Journal:
         lake_only = partial(self._reader.newest_in_lake, run.id)
@@ -324,36 +233,19 @@ class InferenceHistory(InferenceStore):
             )
         return self._journal
 
-    def _flush(self) -> list[BatchReport]:
-        journal = self._own()
-        self._take(journal)  # what an interrupted flush left behind
-        there = journal.newest()  # what comes while this runs waits for the next call
-        while batch := journal.name_batch(max_decisions=MAX_BATCH_DECISIONS):
-            self._take(journal)
-            if all(batch.to[series] >= newest for series, newest in there.items()):
-                break
-        moved = journal.batches(after=self._reported)
-        self._reported = max((batch.number for batch in moved), default=self._reported)
-        return [report_of(journal, batch) for batch in moved]
-
-    def _take(self, journal: Journal) -> None:
-        self._counters["commits"] += self._lake.take(journal, writer=journal.name())
+    def _count_new(self, name: str, new: int) -> int:
+        self._counted.add(name, new)
+        if new and self._waiting_since is None:
+            self._waiting_since = time.monotonic()
+        return new
 
     async def _write(self, prepare: Callable[[], Write]) -> int:
         self._own()
         assert self._group is not None
-        return await self._watched("journal_down", self._group.write(prepare))
+        return await self._counted.watch("journal_down", self._group.write(prepare))
 
     async def _on(self, worker: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
         down = "journal_down" if worker is self._writer else "lake_down"
-        return await self._watched(down, asyncio.get_running_loop().run_in_executor(worker, work))
-
-    async def _watched(self, down: str, work: Awaitable[_T]) -> _T:
-        try:
-            done = await work
-        except StoreError:
-            self._counters["failures"] += 1
-            self._counters[down] = 1
-            raise
-        self._counters[down] = 0
-        return done
+        return await self._counted.watch(
+            down, asyncio.get_running_loop().run_in_executor(worker, work)
+        )

@@ -14,7 +14,7 @@ from alphapulse.domain.learning import RoundState, TrainingRound
 from alphapulse.domain.status import Alert
 from alphapulse.risk import alerts as risk_alerts
 from alphapulse.storage import alerts as store_alerts
-from alphapulse.storage.history import COUNTED
+from alphapulse.storage.counting import COUNTED
 from alphapulse.storage.journal.writer import Journal
 from alphapulse.storage.notes import alert_row, round_row
 from alphapulse.storage.tables import COLUMNS

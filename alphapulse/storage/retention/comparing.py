@@ -11,6 +11,7 @@ import pyarrow.dataset
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.storage.lake.delta import Lake, arrow_schema, day_of
+from alphapulse.storage.retention.database import cursor
 from alphapulse.storage.retention.policy import DAY_NS
 from alphapulse.storage.tables import COLUMNS, KEYS
 
@@ -73,7 +74,7 @@ def _as_bits(table: pa.Table) -> pa.Table:
 
 
 def _sql(sql: str, **tables: pa.Table) -> pa.Table:
-    with duckdb.connect(config={"threads": 1}) as database:
+    with cursor() as database:
         for name, table in tables.items():
             database.register(name, table)
         try:

@@ -15,6 +15,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.market import Bools, Ints
 from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.lake.delta import Lake
+from alphapulse.storage.retention.database import cursor
 from alphapulse.storage.retention.policy import Candidates, audit_sample
 from alphapulse.storage.tables import SERIES
 
@@ -89,7 +90,7 @@ def take_stock(lake: Lake, journals: Sequence[JournalReader], *, audit_share: fl
 
     Raises StoreError if lake or journals cannot be read.
     """
-    with duckdb.connect(config={"threads": 1}) as database:  # beside the run: one core is enough
+    with cursor() as database:
         held, in_journal = _from_journals(lake, journals)
         database.register("held", held)
         database.register("in_journal", in_journal)

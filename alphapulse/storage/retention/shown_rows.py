@@ -12,6 +12,7 @@ import pyarrow as pa
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.market import Bools, Ints
 from alphapulse.storage.lake.forming import STREAM as FORMING
+from alphapulse.storage.retention.database import cursor
 
 # axes: K span, oldest first · 2 first and last instant, both inside
 
@@ -41,7 +42,7 @@ def spans_of(packages: Any, where: str = "TRUE", *, until_ns: int = 2**62) -> Sp
 
     Raises StoreError if the packages cannot be read.
     """
-    with duckdb.connect(config={"threads": 1}) as database:
+    with cursor() as database:
         database.register("packages", packages)
         parts = [_SHOWN, *([_SHOWN_FORMING] if "forming" in packages.schema.names else [])]
         sql = " UNION ALL ".join(part.format(where=where, until_ns=until_ns) for part in parts)

@@ -8,7 +8,7 @@ from typing import Any
 
 from alphapulse import cluster
 from alphapulse.domain.errors import Unavailable
-from alphapulse.storage.history import COUNTED
+from alphapulse.storage.counting import COUNTED
 
 EVENT_NS = 1_723_161_600_000_000_000
 GONE, HUNG = "gone", "hung"

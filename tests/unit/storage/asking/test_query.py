@@ -79,11 +79,8 @@ def run(home: Home) -> Run:
     return start(home)
 
 
-@pytest.fixture(params=STORED, ids=lambda p: f"{p[0]}-in-lake{'-alone' if p[1] else ''}")
-def history(request: pytest.FixtureRequest, home: Home, run: Run) -> Iterator[InferenceHistory]:
-    """Return a history of 8 seconds of both symbols; the first ones are in the lake."""
-    history = InferenceHistory(home, run=run, settings=Storage())
-    num_flushed, is_lake_only = request.param
+def fill(history: InferenceHistory, run: Run, *, num_flushed: int, is_lake_only: bool) -> None:
+    """Append 8 seconds of both symbols; the first ones go to the lake."""
     for second in range(NUM):
         made = [varied(second, symbol, run.id) for symbol in SYMBOLS]
         asyncio.run(history.append(made))
@@ -97,6 +94,30 @@ def history(request: pytest.FixtureRequest, home: Home, run: Run) -> Iterator[In
         journal = Journal(run.journal_path, run=run.id)
         journal.remark(LAKE_ONLY, str(instant(NUM)))
         journal.close()
+
+
+def named(stored: tuple[int, bool]) -> str:
+    return f"{stored[0]}-in-lake{'-alone' if stored[1] else ''}"
+
+
+@pytest.fixture(params=STORED, ids=named)
+def history(request: pytest.FixtureRequest, home: Home, run: Run) -> Iterator[InferenceHistory]:
+    """Return a history that a test may write on."""
+    history = InferenceHistory(home, run=run, settings=Storage())
+    fill(history, run, num_flushed=request.param[0], is_lake_only=request.param[1])
+    yield history
+    history.close()
+
+
+@pytest.fixture(scope="module", params=STORED, ids=named)
+def kept(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[InferenceHistory]:
+    """Return a history that all who only ask share."""
+    home = Home(tmp_path_factory.mktemp("home"))
+    run = start(home)
+    history = InferenceHistory(home, run=run, settings=Storage())
+    fill(history, run, num_flushed=request.param[0], is_lake_only=request.param[1])
     yield history
     history.close()
 
@@ -126,9 +147,9 @@ def seconds(frame: pd.DataFrame) -> list[int]:
     ],
 )
 def test_inferences_are_found_by_what_they_are_and_became(
-    history: InferenceHistory, asked: dict[str, Any], expected: list[int], limit: int | None
+    kept: InferenceHistory, asked: dict[str, Any], expected: list[int], limit: int | None
 ) -> None:
-    found = ask(history, Query(model="cnn", symbol=SYMBOLS[0], limit=limit, **asked))
+    found = ask(kept, Query(model="cnn", symbol=SYMBOLS[0], limit=limit, **asked))
 
     assert seconds(found) == (expected if limit is None else expected[-limit:])
     assert len(found) == len(seconds(found))
@@ -139,21 +160,21 @@ def test_inferences_are_found_by_what_they_are_and_became(
     [("hit", [1, 3]), ("missed", [0, 2, 4]), ("void", []), ("pending", [5, 6, 7])],
 )
 def test_predictions_are_found_by_their_own_answer(
-    history: InferenceHistory, outcome: str, expected: list[int]
+    kept: InferenceHistory, outcome: str, expected: list[int]
 ) -> None:
     asked = Query(table="predictions", symbol=SYMBOLS[0], timeframe="1m", outcome=outcome)
 
-    assert seconds(ask(history, asked)) == expected
+    assert seconds(ask(kept, asked)) == expected
 
 
 def test_prediction_without_an_answer_of_a_concluded_inference_is_void(
-    history: InferenceHistory,
+    kept: InferenceHistory,
 ) -> None:
     asked = Query(table="predictions", symbol=SYMBOLS[0], timeframe="1h", outcome="void")
     pending = dataclasses.replace(asked, outcome="pending")
 
-    assert seconds(ask(history, asked)) == sorted(EXAMPLES)
-    assert seconds(ask(history, pending)) == [5, 6, 7]
+    assert seconds(ask(kept, asked)) == sorted(EXAMPLES)
+    assert seconds(ask(kept, pending)) == [5, 6, 7]
 
 
 def test_newest_definitions_say_which_outcome_it_was(history: InferenceHistory, run: Run) -> None:
@@ -169,12 +190,12 @@ def test_newest_definitions_say_which_outcome_it_was(history: InferenceHistory, 
 
 @pytest.mark.parametrize("limit", [1, 3, 5, 48, 1000])
 @pytest.mark.parametrize("table", ["inferences", "predictions", "outcomes", "examples"])
-def test_pages_make_the_whole_answer(history: InferenceHistory, table: str, limit: int) -> None:
-    whole = ask(history, Query(table=table))
+def test_pages_make_the_whole_answer(kept: InferenceHistory, table: str, limit: int) -> None:
+    whole = ask(kept, Query(table=table))
     query: Query | None = Query(table=table, limit=limit)
     pages: list[pd.DataFrame] = []
     while query and len(pages) <= len(whole):
-        pages.insert(0, ask(history, query))
+        pages.insert(0, ask(kept, query))
         query = next_page(query, pages[0])
 
     assert query is None
@@ -201,9 +222,9 @@ def test_pages_stand_still_while_rows_are_appended_and_flushed(
     assert ids == before["id"].tolist()[-14:]
 
 
-def test_cursor_is_one_word_and_comes_back(history: InferenceHistory) -> None:
+def test_cursor_is_one_word_and_comes_back(kept: InferenceHistory) -> None:
     query = Query(limit=2)
-    following = next_page(query, ask(history, query))
+    following = next_page(query, ask(kept, query))
 
     word = cursor_of(following)
 

@@ -65,15 +65,30 @@ def records_of(point: DecisionPoint, *, run: str) -> list[DecisionRecord]:
     return made
 
 
+_read: dict[Path, tuple[DecisionPoint, ...]] = {}
+
+
+async def points_of(recordings: Path) -> tuple[DecisionPoint, ...]:
+    """Return the first instants of the recording; it is read once, nobody changes them."""
+    if recordings not in _read:
+        settings = Settings()
+        instruments = settings.market.instruments
+        feed = MarketFeed(Tape(recordings, instruments), instruments, settings.feed)
+        await feed.open()
+        points = []
+        for _ in range(NUM_POINTS):
+            point = await feed.advance()
+            assert point is not None
+            made = records_of(point, run="any")
+            feed.put_outputs(output for record in made for output in record.decision.predictions)
+            points.append(point)
+        _read[recordings] = tuple(points)
+    return _read[recordings]
+
+
 async def one_record(recordings: Path, run: str) -> list[DecisionRecord]:
     """Return the record of the primary symbol at the recording's first instant."""
-    settings = Settings()
-    instruments = settings.market.instruments
-    feed = MarketFeed(Tape(recordings, instruments), instruments, settings.feed)
-    await feed.open()
-    point = await feed.advance()
-    assert point is not None
-    return records_of(point, run=run)[:1]
+    return records_of((await points_of(recordings))[0], run=run)[:1]
 
 
 async def replayed(
@@ -84,15 +99,9 @@ async def replayed(
     A late row is the oldest second that the first input has a slot for; the newest decision brings
     it, whose own slots begin later.
     """
-    settings = Settings()
-    instruments = settings.market.instruments
-    feed = MarketFeed(Tape(recordings, instruments), instruments, settings.feed)
-    await feed.open()
     inputs: dict[str, ModelInput] = {}
     first_ns = 0
-    for number in range(NUM_POINTS):
-        point = await feed.advance()
-        assert point is not None
+    for number, point in enumerate(await points_of(recordings)):
         made = records_of(point, run=run.id)
         first_ns = point.event_ns if number == 0 else first_ns
         if has_late_row and number == NUM_POINTS - 1:
@@ -100,7 +109,6 @@ async def replayed(
             late = dataclasses.replace(row, ts_ns=first_ns - 300 * SECOND_NS)
             made[0] = dataclasses.replace(made[0], rows=(*made[0].rows, late))
         await history.append(made)
-        feed.put_outputs(output for record in made for output in record.decision.predictions)
         for symbol, input in point.inputs.items():
             assert isinstance(input, ModelInput)
             identity = {"symbol": symbol, "event_ns": point.event_ns, "model": "rl"}
