@@ -22,15 +22,15 @@ _VALID = int(BarFlag.VALID)
 _NOTHING_C = np.full(len(COLUMNS), np.nan)
 _FORECAST = ("timeframe", "level", "pivot_ns", "p_high", "p_low", "bars_ahead", "price", "move",
              "p_done", "confidence")  # fmt: skip
-_DECISIONS = """
+DECISIONS_SQL = """
   SELECT number, symbol, event_ns, streams, forming, forming_layout FROM decided
   WHERE number > :after ORDER BY number LIMIT :limit"""
-_OUTPUTS = f"""
+OUTPUTS_SQL = f"""
   SELECT decision, model, lower(hex(id)), version, action, confidence FROM said
-  WHERE {numbers_sql("outputs", ":after, :to")} ORDER BY number"""
-_FORECASTS = f"""
+  WHERE {numbers_sql("outputs")} ORDER BY number"""
+FORECASTS_SQL = f"""
   SELECT decision, model, {", ".join(_FORECAST)} FROM foretold
-  WHERE {numbers_sql("forecasts", ":after, :to")} ORDER BY number"""
+  WHERE {numbers_sql("forecasts")} ORDER BY number"""
 # Rows are numbered as they were appended: all before the first that was shown later.
 _BARS = """
   SELECT number, event_ns, symbol, stream, ts_ns, flags, cells, cells_layout FROM closed
@@ -52,7 +52,7 @@ def follow(journal: JournalReader, *, after: Cursor, limit: int) -> Followed:
 
     Raises StoreError if the journal cannot be read.
     """
-    stored = journal.fetch(_DECISIONS, {"after": after.decision, "limit": limit})
+    stored = journal.fetch(DECISIONS_SQL, {"after": after.decision, "limit": limit})
     if not stored:
         return Followed(events=(), cursor=after)
     newest, until_ns = stored[-1][0], max(row[2] for row in stored)
@@ -108,10 +108,10 @@ def _decisions(
 
 def _inferences(journal: JournalReader, span: Mapping[str, int]) -> dict[int, list[Inference]]:
     forecasts: dict[tuple[int, str], list[Forecast]] = defaultdict(list)
-    for decision, model, *row in journal.fetch(_FORECASTS, span):
+    for decision, model, *row in journal.fetch(FORECASTS_SQL, span):
         forecasts[decision, model].append(forecast_of(dict(zip(_FORECAST, row, strict=True))))
     found: dict[int, list[Inference]] = defaultdict(list)
-    for decision, model, id_, version, action, confidence in journal.fetch(_OUTPUTS, span):
+    for decision, model, id_, version, action, confidence in journal.fetch(OUTPUTS_SQL, span):
         said = tuple(forecasts[decision, model])
         found[decision].append(Inference(
             id=id_, model=model, version=version, action=Action(action),

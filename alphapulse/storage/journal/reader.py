@@ -26,6 +26,7 @@ _REMEDIES = {
     "SQLITE_NOTADB": _DAMAGED,
     "SQLITE_CORRUPT": _DAMAGED,
 }
+NUM_OUTPUTS_SQL = f"SELECT count(*) FROM outputs WHERE {numbers_sql('outputs')}"
 UPGRADE_S = 30.0  # how long an upgrade waits for another process to finish its own
 
 
@@ -224,8 +225,7 @@ class JournalReader:
 
 def num_outputs(db: sqlite3.Connection, *, after: int, to: int) -> int:
     """Return how many inferences the decisions with numbers in (after, to] hold."""
-    sql = f"SELECT count(*) FROM outputs WHERE {numbers_sql('outputs', '?, ?')}"
-    num: int = db.execute(sql, (after, to)).fetchone()[0]
+    num: int = db.execute(NUM_OUTPUTS_SQL, {"after": after, "to": to}).fetchone()[0]
     return num
 
 

@@ -74,18 +74,14 @@ PIECES: Mapping[str, tuple[str, ...]] = {
 HASHES = ("trace_id", "input_hash")  # as bytes where they are hexadecimal, half as long
 
 
-def numbers_sql(table: str, decisions: str) -> str:
-    """Return SQL for the numbers in `outputs` or `forecasts` of decisions that `?` mean.
-
-    Args:
-        table: one of `PLACES`.
-        decisions: two expressions, the decision after which and up to which: `":after, :to"`.
-    """
-    after, to = decisions.split(", ")
+def numbers_sql(table: str) -> str:
+    """Return SQL for the numbers in `outputs` or `forecasts` of decisions in (:after, :to]."""
     num = PLACES[table]
-    return f"number >= ({after} + 1) * {num} AND number < ({to} + 1) * {num}"
+    return f"number >= (:after + 1) * {num} AND number < (:to + 1) * {num}"
 
 
+# A decision's own are found by its number, never the other way round: hence CROSS JOIN, whose order
+# SQLite keeps.
 def _of_sql(row: str, table: str, decision: str) -> str:
     num = PLACES[table]
     return f"{row}.number BETWEEN {decision} * {num} AND {decision} * {num} + {num - 1}"
@@ -121,7 +117,7 @@ _SAID = ", ".join(_of("o", OUTPUT) + _of("made", MADE))
 # `last` is the newest decision by symbol and model of those that are in a batch; `newest` of all.
 INTO_LAST_SQL = f"""INSERT INTO last
   SELECT symbol, o.model, max(event_ns), d.number FROM decisions d
-  JOIN outputs o ON {_of_sql("o", "outputs", "d.number")}
+  CROSS JOIN outputs o ON {_of_sql("o", "outputs", "d.number")}
   WHERE d.number > ? AND d.number <= ? GROUP BY symbol, o.model
   ON CONFLICT DO UPDATE SET event_ns = excluded.event_ns, decision = excluded.decision
   WHERE excluded.event_ns > last.event_ns"""
@@ -180,13 +176,13 @@ CREATE VIEW run AS SELECT
   (SELECT CAST(value AS INTEGER) FROM meta WHERE key = 'schema_version') AS schema_version;
 CREATE VIEW decided AS
   SELECT {_DECIDED} FROM decisions d
-  JOIN alike ON alike.number = d.alike LEFT JOIN shown ON shown.number = d.shown;
+  CROSS JOIN alike ON alike.number = d.alike LEFT JOIN shown ON shown.number = d.shown;
 CREATE VIEW said AS SELECT
   o.number, o.number / {PLACES["outputs"]} AS decision, o.number % {PLACES["outputs"]} AS place,
-  {_SAID} FROM outputs o JOIN made ON made.number = o.made;
+  {_SAID} FROM outputs o CROSS JOIN made ON made.number = o.made;
 CREATE VIEW foretold AS SELECT
   f.number, f.number / {PLACES["forecasts"]} AS decision, f.number % {PLACES["forecasts"]} AS place,
-  model, id, {_FORETOLD} FROM forecasts f JOIN outputs o
+  model, id, {_FORETOLD} FROM forecasts f CROSS JOIN outputs o
   ON o.number = f.number / {PLACES["forecasts"]} * {PLACES["outputs"]} + f.output;
 CREATE VIEW closed AS SELECT
   c.number, whose.name AS symbol, of.name AS stream, ts_ns, event_ns, flags, cells,
@@ -197,23 +193,25 @@ CREATE VIEW closed AS SELECT
 CREATE VIEW newest AS SELECT symbol, model, max(event_ns) AS event_ns, decision FROM (
   SELECT symbol, model, event_ns, decision FROM last UNION ALL
   SELECT symbol, o.model, event_ns, d.number FROM decisions d
-  JOIN outputs o ON {_of_sql("o", "outputs", "d.number")}
+  CROSS JOIN outputs o ON {_of_sql("o", "outputs", "d.number")}
   WHERE d.number > (SELECT coalesce(max(reached), 0) FROM edges WHERE series = 'decision'))
   GROUP BY symbol, model;
 CREATE VIEW inferences AS SELECT
-  d.number, o.place AS position, lower(hex(o.id)) AS id, run.*, trace_id, symbol, reference,
+  d.number, o.number AS position, lower(hex(o.id)) AS id, run.*, trace_id, symbol, reference,
   model, version, event_ns, received_ns, decided_at_ns, window_version, input_hash, spec_version,
   config_hash, o.action, p_buy, p_sell, p_hold, o.confidence, o.utility_r,
   hidden, hidden_layout, weights, d.action AS decision_action,
   d.confidence AS decision_confidence, d.utility_r AS decision_utility_r,
   reason AS decision_reason, entry_threshold, exit_threshold, substitutions,
   last_trade_id, last_book_id, timeframes, completeness, validation
-  FROM run, decided d JOIN said o ON {_of_sql("o", "outputs", "d.number")};
+  FROM run, decided d CROSS JOIN outputs o ON {_of_sql("o", "outputs", "d.number")}
+  CROSS JOIN made ON made.number = o.made;
 CREATE VIEW predictions AS SELECT
-  d.number, f.place AS position, lower(hex(f.id)) AS inference_id, run.*, symbol, f.model,
+  d.number, f.number AS position, lower(hex(o.id)) AS inference_id, run.*, symbol, o.model,
   timeframe, level, event_ns, kind, p_high, p_low, pivot_ns,
   bars_ahead, price, move, p_done, f.confidence
-  FROM run, decisions d JOIN foretold f ON {_of_sql("f", "forecasts", "d.number")};
+  FROM run, decisions d CROSS JOIN forecasts f ON {_of_sql("f", "forecasts", "d.number")}
+  CROSS JOIN outputs o ON o.number = d.number * {PLACES["outputs"]} + f.output;
 CREATE VIEW packages AS SELECT
   number, number AS position, run.*, symbol, reference, event_ns, window_version, input_hash,
   spec_version, own, streams, forming, forming_layout, peer_slots, peers, peers_layout,

@@ -13,11 +13,11 @@ from alphapulse.storage.journal.reader import Batch, JournalReader
 from alphapulse.storage.journal.schema import numbers_sql
 from alphapulse.storage.tables import COLUMNS
 
-_DECISIONS = """
+DECISIONS_SQL = """
   SELECT completeness, validation, decided_at_ns FROM decided
   WHERE number > :after AND number <= :to AND completeness IS NOT NULL"""
 _SAID = {
-    table: f"SELECT count(*) FROM {kept} WHERE {numbers_sql(kept, ':after, :to')}"
+    table: f"SELECT count(*) FROM {kept} WHERE {numbers_sql(kept)}"
     for table, kept in (("inferences", "outputs"), ("predictions", "forecasts"))
 }
 
@@ -78,7 +78,7 @@ def report_of(journal: JournalReader, batch: Batch) -> BatchReport:
     """Return what is in a batch of `journal`; raises StoreError if it cannot be read."""
     after, to = batch.span("inferences")
     span = {"after": after, "to": to}
-    decisions = journal.fetch(_DECISIONS, span)
+    decisions = journal.fetch(DECISIONS_SQL, span)
     shares: dict[str, list[float]] = defaultdict(list)
     codes: Counter[str] = Counter()
     for completeness, validation, _ in decisions:

@@ -22,7 +22,7 @@ _EVENT_NS, _DECIDED, _FORMING = map(
 )
 _READ = ("number", "symbol", "event_ns", "streams", "forming", "forming_layout")
 # Every decision of the instants inside: the first of an instant brings what several show.
-_SQL = f"""
+SHOWN_SQL = f"""
   SELECT {", ".join(_READ)} FROM decided
   WHERE number <= :to AND event_ns IN (
     SELECT event_ns FROM decisions WHERE number > :after AND number <= :to)
@@ -66,7 +66,7 @@ class Forming:
 
 
 def _read(journal: JournalReader, *, after: int, to: int) -> Iterable[tuple[Any, ...]]:
-    found = journal.fetch(_SQL, {"after": after, "to": to})
+    found = journal.fetch(SHOWN_SQL, {"after": after, "to": to})
     columns = dict(zip(_READ, zip(*found, strict=True), strict=True)) if found else {}
     return zip(
         *(unpacked_column("packages", name, column) for name, column in columns.items()),
