@@ -52,6 +52,24 @@ def test_batches_arrive_bit_for_bit_and_once(tmp_path: Path, journal: Journal) -
     assert_holds_all(lake, journal)
 
 
+UNSAYABLE = (float("inf"), float("-inf"))  # deltalake's log has no word for them
+
+
+@pytest.mark.parametrize("table", COLUMNS)
+def test_others_who_ask_for_a_value_of_any_column_find_it(
+    tmp_path: Path, journal: Journal, table: str
+) -> None:
+    lake = Lake(str(tmp_path / "lake"))
+    journal.name_batch(max_decisions=100)
+    lake.take(journal, writer=journal.name())
+    stored = DeltaTable(f"{lake.uri}/{table}").to_pyarrow_dataset()
+
+    for row in stored.to_table().to_pylist()[::7]:
+        for name, value in row.items():
+            if value is not None and value not in UNSAYABLE:
+                assert stored.count_rows(filter=pc.field(name) == value) > 0, name
+
+
 def test_a_lake_from_before_a_column_was_kept_takes_it_up(tmp_path: Path, journal: Journal) -> None:
     lake, uri = Lake(str(tmp_path / "lake")), tmp_path / "lake" / "packages"
     old = arrow_table("packages", journal.select("packages")).drop_columns("own")
