@@ -67,8 +67,8 @@ def test_what_was_acknowledged_survives_a_disk_without_room() -> None:
 
 @pytest.mark.parametrize("plant", PLANTS)
 def test_a_fault_planted_in_the_history_is_seen(plant: str) -> None:
-    _, defect = PLANTS[plant]
+    _, defects = PLANTS[plant]
 
     figures = kill(150, f"--plant={plant}")
 
-    assert figures[defect] > 0
+    assert any(figures[defect] for defect in defects)
