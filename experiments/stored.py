@@ -19,7 +19,7 @@ from alphapulse.models.cnn import CNN
 from alphapulse.models.network import owned
 from alphapulse.models.policy import ACTIONS, NUM_ACCOUNT_FIELDS, features_of
 from alphapulse.models.rl import RL
-from alphapulse.storage.journal.encoding import prediction_of
+from alphapulse.storage.journal.decoding import prediction_of
 from experiments.answered import Answered, History
 
 # axes: N decision, oldest first · X feature

@@ -15,7 +15,7 @@ from alphapulse.domain.inputs import DTYPES, ModelInput
 from alphapulse.interfaces import Query
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home
-from alphapulse.storage.journal.encoding import prediction_of
+from alphapulse.storage.journal.decoding import prediction_of
 from experiments.benchmarks.history_records import SETTINGS, Collected
 
 SLICE = 200  # decisions whose inputs are held at once

@@ -14,7 +14,8 @@ from alphapulse.config import Storage
 from alphapulse.domain.pruning import Pruned
 from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.home import Home
-from alphapulse.storage.lake.delta import Lake, arrow_table
+from alphapulse.storage.lake.columns import arrow_table
+from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.lake.object_store import storage_options
 from alphapulse.storage.retention.pruning import Pruning
 from alphapulse.storage.tables import KEYS

@@ -21,7 +21,8 @@ from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal.writer import Journal
-from alphapulse.storage.lake.delta import Lake, arrow_table
+from alphapulse.storage.lake.columns import arrow_table
+from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.lake.upkeep import Upkeep
 from alphapulse.storage.tables import COLUMNS, KEYS
 from tests.flows.object_store import BUCKET, KEY, SECRET, aws, object_store, refuse_all

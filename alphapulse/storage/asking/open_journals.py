@@ -13,9 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from alphapulse.storage.asking.conditions import Asked
-from alphapulse.storage.journal.encoding import unpacked_column
+from alphapulse.storage.journal.decoding import unpacked_column
 from alphapulse.storage.journal.reader import JournalReader
-from alphapulse.storage.lake.delta import arrow_schema
+from alphapulse.storage.lake.columns import arrow_schema
 from alphapulse.storage.lake.files import Snapshot
 from alphapulse.storage.tables import LAKE_ONLY, SERIES
 

@@ -18,7 +18,8 @@ from alphapulse.domain.inputs import ModelInput
 from alphapulse.domain.market import Flags, Floats, Ints
 from alphapulse.domain.windows import Shown
 from alphapulse.storage.asking.conditions import Span, Where
-from alphapulse.storage.journal.encoding import package_of, table_of
+from alphapulse.storage.journal.arrays import table_of
+from alphapulse.storage.journal.decoding import package_of
 
 # axes: T row, oldest first · C column
 

@@ -11,7 +11,7 @@ from alphapulse.storage.asking.conditions import Asked, Where
 from alphapulse.storage.asking.identities import inputs_of, located, scanned
 from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.asking.rebuilding import UNREADABLE
-from alphapulse.storage.journal.encoding import array_of
+from alphapulse.storage.journal.arrays import array_of
 
 Row = dict[str, Any]
 _JSON = ("substitutions", "timeframes", "completeness", "validation", "weights")

@@ -16,7 +16,7 @@ from alphapulse.storage.asking.conditions import Asked, Span, Where
 from alphapulse.storage.asking.open_journals import recent
 from alphapulse.storage.asking.reader import HistoryReader
 from alphapulse.storage.asking.rebuilding import UNREADABLE, rebuilt_package, shared_rows
-from alphapulse.storage.journal.encoding import package_of
+from alphapulse.storage.journal.decoding import package_of
 
 CHUNK = 512  # decisions read at once: some MB of rows
 

@@ -1,24 +1,20 @@
-"""The way from a decision's record to the rows of the tables and back, bit for bit."""
+"""The way from a decision's record to the values a journal keeps; `decoding` is the way back."""
 
 from __future__ import annotations
 
 import json
-import math
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import lru_cache
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import (
-    Action,
     DecisionRecord,
     Forecast,
     InputPackage,
@@ -29,20 +25,15 @@ from alphapulse.domain.inference import (
 )
 from alphapulse.domain.inputs import INPUT_SPEC
 from alphapulse.domain.learning import Outcome
-from alphapulse.domain.market import TIMEFRAMES, BarFlag, Timeframe
+from alphapulse.domain.market import TIMEFRAMES, BarFlag
 from alphapulse.storage.journal import decimals, packing
+from alphapulse.storage.journal.arrays import layout_of, layout_of_shape
 from alphapulse.storage.journal.schema import HEX, PLACES, note_columns
-from alphapulse.storage.tables import COLUMNS, COMPRESSED
 
 Values = tuple[Any, ...]
-_DAMAGED = "the store is damaged, restore it from a backup"
 _BOOK = "book"  # its rows are sizes: decimals
 _PLAIN = np.dtype("<f8")  # of closed rows: their layout is kept as their length
 _ENCODER = json.JSONEncoder(separators=(",", ":"))
-_PACKED = {  # position and type of the columns a journal keeps compressed
-    table: [(i, kind) for i, (name, kind) in enumerate(columns.items()) if name in COMPRESSED]
-    for table, columns in COLUMNS.items()
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +139,9 @@ def _hash(digits: str) -> bytes | str:
 
 def _forming_layout(package: InputPackage) -> str:
     forming = [s.forming_C for s in package.streams if s.forming_C is not None]
-    return _layout(np.result_type(*forming), (sum(map(len, forming)),)) if forming else "<f8[0]"
+    if not forming:
+        return "<f8[0]"
+    return layout_of_shape(np.result_type(*forming), (sum(map(len, forming)),))
 
 
 def _pieces(package: InputPackage) -> tuple[tuple[str, bytes, int], ...]:
@@ -261,170 +254,5 @@ def encode_note(table: str, row: Mapping[str, Any]) -> Values:
     return tuple(bytes.fromhex(row[n]) if n in HEX else row[n] for n in expected)
 
 
-def unpacked(table: str, row: Values) -> Values:
-    """Return a row of one of the tables as it is meant, from how a journal keeps it."""
-    values = list(row)
-    for index, kind in _PACKED[table]:
-        content = _unpacked(values[index], table)
-        values[index] = content.decode() if kind is str else content
-    return tuple(values)
-
-
-def unpacked_column(table: str, name: str, column: Sequence[Any]) -> Sequence[Any]:
-    """Return a column of one of the tables as it is meant, from how a journal keeps it."""
-    if name not in COMPRESSED:
-        return column
-    is_text = COLUMNS[table][name] is str
-    meant: dict[bytes, Any] = {}  # neighbours often say the same
-    for packed in set(column):
-        content = _unpacked(packed, table)
-        meant[packed] = content.decode() if is_text else content
-    return [meant[packed] for packed in column]
-
-
-def _unpacked(content: bytes, what: str) -> bytes:
-    try:
-        is_decimals = content[:1] in decimals.MARKS
-        return decimals.unpacked(content) if is_decimals else packing.joined(content)
-    except ValueError as error:
-        raise StoreError(f"stored {what}: {error}; {_DAMAGED}") from error
-
-
 def _json(value: Any) -> str:
     return _ENCODER.encode(value)
-
-
-def layout_of(array: npt.NDArray[Any]) -> str:
-    """Return dtype and shape as one word, such as `<f4[16,64]`."""
-    return _layout(array.dtype, array.shape)
-
-
-@cache
-def _layout(dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
-    return f"{dtype.str}[{','.join(map(str, shape))}]"
-
-
-def array_of(content: bytes, layout: str) -> npt.NDArray[Any]:
-    """Return the read-only array of `content`; raises StoreError if it does not fill its layout."""
-    dtype, shape = _parsed(layout)
-    if len(content) != dtype.itemsize * math.prod(shape):
-        raise StoreError(f"stored array: expected {layout}, was {len(content)} bytes; {_DAMAGED}")
-    return np.frombuffer(content, dtype).reshape(shape)
-
-
-def itemsize_of(layout: str) -> int:
-    """Return the bytes of one element of an array of a layout."""
-    return _parsed(layout)[0].itemsize
-
-
-def layout_of_part(content: bytes, layout: str) -> str:
-    """Return the layout of some elements of an array of one dimension."""
-    dtype, _ = _parsed(layout)
-    return _layout(dtype, (len(content) // dtype.itemsize,))
-
-
-@cache
-def _parsed(layout: str) -> tuple[np.dtype[Any], tuple[int, ...]]:
-    match = re.fullmatch(r"([<>|]\w+)\[([\d,]*)\]", layout)
-    if not match:
-        raise StoreError(
-            f"stored array: expected a layout such as <f4[48], was {layout!r}; {_DAMAGED}"
-        )
-    return np.dtype(match[1]), tuple(int(n) for n in match[2].split(",") if n)
-
-
-def table_of(rows: Sequence[bytes], layout: str) -> npt.NDArray[Any]:
-    """Return the contents of one or more rows of one layout as one array, a row each."""
-    dtype, shape = _parsed(layout)
-    return array_of(b"".join(rows), _layout(dtype, (len(rows), *shape)))
-
-
-def cells_of(cells: bytes, layout: str) -> npt.NDArray[Any]:
-    """Return the values of a closed row as a journal keeps it."""
-    return array_of(_unpacked(cells, "rows"), layout)
-
-
-def streams_of(streams: bytes, forming: bytes, layout: str) -> tuple[StreamRef, ...]:
-    """Return the streams of a package as a journal keeps it."""
-    forming_C = array_of(_unpacked(forming, "packages"), layout)
-    return _streams_of(json.loads(_unpacked(streams, "packages")), forming_C)
-
-
-def package_of(row: Mapping[str, Any]) -> InputPackage:
-    """Return the InputPackage of one row of `packages`, bit for bit what was stored."""
-    dtype, shape = _parsed(row["peers_layout"])
-    peers_KP = np.zeros(shape, dtype)
-    slots = json.loads(row["peer_slots"])
-    peers_KP[slots] = np.frombuffer(row["peers"], dtype).reshape(len(slots), *shape[1:])
-    return InputPackage(
-        symbol=row["symbol"],
-        reference=row["reference"],
-        event_ns=row["event_ns"],
-        window_version=row["window_version"],
-        input_hash=row["input_hash"],
-        spec_version=row["spec_version"],
-        streams=_streams_of(
-            json.loads(row["streams"]), array_of(row["forming"], row["forming_layout"])
-        ),
-        peers_KP=peers_KP,
-        awake_K=array_of(row["awake"], row["awake_layout"]),
-        account_A=array_of(row["account"], row["account_layout"]),
-        substitutions=tuple(json.loads(row["substitutions"])),
-        own=tuple(json.loads(row["own"] or "[]")),  # null in a lake from before it was kept
-        scale_S2=_scale_of(row),
-    )
-
-
-def _scale_of(row: Mapping[str, Any]) -> npt.NDArray[np.float64]:
-    if row["scale"] is None:  # from before it was kept: `rebuild` computes it anew
-        return np.full((2, 2), np.nan)
-    return array_of(row["scale"], row["scale_layout"])
-
-
-def _streams_of(
-    fields: Sequence[Sequence[Any]], forming_C: npt.NDArray[Any]
-) -> tuple[StreamRef, ...]:
-    refs, begin = [], 0
-    for symbol, stream, first_ns, last_ns, count, forming_ns, flags, length, *incomplete in fields:
-        row_C = None if length is None else forming_C[begin : begin + length]
-        shown = (symbol, stream, first_ns, last_ns, count)
-        refs.append(StreamRef(*shown, forming_ns, flags, row_C, tuple(incomplete)))
-        begin += length or 0
-    return tuple(refs)
-
-
-def prediction_of(row: Mapping[str, Any], forecasts: Sequence[Mapping[str, Any]]) -> Prediction:
-    """Return the Prediction of a row of `inferences` and its rows of `predictions`."""
-    number = {
-        k: number_of(row[k]) for k in ("p_buy", "p_sell", "p_hold", "confidence", "utility_r")
-    }
-    return Prediction(
-        model=row["model"],
-        version=row["version"],
-        symbol=row["symbol"],
-        event_ns=row["event_ns"],
-        action=Action(row["action"]),
-        **number,
-        hidden_H=array_of(row["hidden"], row["hidden_layout"]),
-        forecasts=tuple(forecast_of(f) for f in forecasts),
-        weights=json.loads(row["weights"]),
-    )
-
-
-def forecast_of(row: Mapping[str, Any]) -> Forecast:
-    """Return the Forecast of a row of `predictions`."""
-    number = {
-        k: number_of(row[k])
-        for k in ("p_high", "p_low", "bars_ahead", "price", "move", "p_done", "confidence")
-    }
-    return Forecast(
-        timeframe=Timeframe(row["timeframe"]),
-        level=row["level"],
-        pivot_ns=row["pivot_ns"],
-        **number,
-    )
-
-
-def number_of(value: float | None) -> float:
-    """Return a stored number: null was NaN."""
-    return float("nan") if value is None else value

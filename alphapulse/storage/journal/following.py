@@ -12,7 +12,7 @@ from alphapulse.domain.inference import Action, Forecast, StreamRef
 from alphapulse.domain.learning import Cursor, Followed, Inference, PastDecision, ShownBar
 from alphapulse.domain.market import TIMEFRAMES, BarFlag, Floats, Timeframe
 from alphapulse.features.rows import COLUMN, COLUMNS
-from alphapulse.storage.journal.encoding import cells_of, forecast_of, number_of, streams_of
+from alphapulse.storage.journal.decoding import cells_of, forecast_of, number_of, streams_of
 from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.journal.schema import numbers_sql
 

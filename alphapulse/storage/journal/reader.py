@@ -12,7 +12,7 @@ from typing import Any
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import Prediction
-from alphapulse.storage.journal.encoding import prediction_of, unpacked
+from alphapulse.storage.journal.decoding import prediction_of, unpacked
 from alphapulse.storage.journal.layout import require_layout, upgrade
 from alphapulse.storage.journal.schema import numbers_sql
 from alphapulse.storage.tables import BATCHED, COLUMNS, NOTES, NUMBERED, SERIES

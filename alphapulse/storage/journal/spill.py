@@ -25,7 +25,8 @@ from alphapulse.domain.inference import (
 )
 from alphapulse.logs import describe, get_logger
 from alphapulse.storage.home import Run
-from alphapulse.storage.journal.encoding import array_of, package_of
+from alphapulse.storage.journal.arrays import array_of
+from alphapulse.storage.journal.decoding import package_of
 from alphapulse.storage.journal.reader import closing_on_error
 from alphapulse.storage.journal.removing import remove_decisions, sweep
 from alphapulse.storage.journal.writer import Journal

@@ -17,7 +17,8 @@ from deltalake import DeltaTable
 
 from alphapulse.domain.market import SECOND_NS
 from alphapulse.storage.asking.conditions import Asked
-from alphapulse.storage.lake.delta import PARTITIONS, Lake, arrow_schema
+from alphapulse.storage.lake.columns import arrow_schema
+from alphapulse.storage.lake.delta import PARTITIONS, Lake
 from alphapulse.storage.tables import COLUMNS
 
 _SQL = {str: "VARCHAR", int: "BIGINT", float: "DOUBLE", bytes: "BLOB"}

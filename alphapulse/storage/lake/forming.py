@@ -11,7 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.storage.journal.encoding import itemsize_of, layout_of_part, unpacked_column
+from alphapulse.storage.journal.arrays import itemsize_of, layout_of_part
+from alphapulse.storage.journal.decoding import unpacked_column
 from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.tables import COLUMNS
 

@@ -14,13 +14,8 @@ from typing import Any
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from alphapulse.storage.lake.delta import (
-    LAST_LEVEL,
-    LEVEL,
-    NO_HOOKS,
-    Lake,
-    writer_properties,
-)
+from alphapulse.storage.lake.columns import LAST_LEVEL, LEVEL, writer_properties
+from alphapulse.storage.lake.delta import NO_HOOKS, Lake
 from alphapulse.storage.tables import COLUMNS
 
 MAX_SMALL_FILES = 20  # of a day that still gets rows, before they are joined

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.dataset
 
 from alphapulse.domain.errors import StoreError
-from alphapulse.storage.lake.delta import Lake, arrow_schema, day_of
+from alphapulse.storage.lake.columns import arrow_schema
+from alphapulse.storage.lake.delta import Lake, day_of
 from alphapulse.storage.retention.database import cursor
 from alphapulse.storage.retention.policy import DAY_NS
 from alphapulse.storage.tables import COLUMNS, KEYS

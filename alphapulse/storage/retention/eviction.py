@@ -18,7 +18,8 @@ import pyarrow.dataset
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.market import Bools, Ints
 from alphapulse.storage.journal.reader import JournalReader
-from alphapulse.storage.lake.delta import Lake, arrow_table, day_of, sql_text
+from alphapulse.storage.lake.columns import arrow_table
+from alphapulse.storage.lake.delta import Lake, day_of, sql_text
 from alphapulse.storage.lake.durable import bring_to_disk, sync
 from alphapulse.storage.lake.forming import STREAM as FORMING
 from alphapulse.storage.retention.comparing import alike, differing, missing, pieces_of, whole

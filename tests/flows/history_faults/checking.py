@@ -24,7 +24,8 @@ from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.journal.writer import Journal
-from alphapulse.storage.lake.delta import Lake, arrow_table
+from alphapulse.storage.lake.columns import arrow_table
+from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.lake.forming import STREAM
 from alphapulse.storage.tables import COLUMNS, KEYS, NOTES
 from tests.flows.history_faults.board import CAPACITY, Board, Kind, Mark

@@ -33,7 +33,7 @@ from alphapulse.domain.windows import CacheView
 from alphapulse.features.inputs import rebuild
 from alphapulse.features.rows import BOOK_COLUMN, BUCKET_COLUMN
 from alphapulse.interfaces import DataProvider
-from alphapulse.storage.journal.encoding import package_of
+from alphapulse.storage.journal.decoding import package_of
 from alphapulse.storage.journal.writer import Journal
 from alphapulse.storage.tables import COLUMNS
 from tests.unit.storage.asking.test_rebuild import records_of

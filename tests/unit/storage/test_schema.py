@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from alphapulse.storage.lake.delta import arrow_schema
+from alphapulse.storage.lake.columns import arrow_schema
 from alphapulse.storage.tables import COLUMNS
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "history.md"

@@ -16,7 +16,8 @@ import pytest
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import Prediction, inference_id
-from alphapulse.storage.journal.encoding import array_of, package_of
+from alphapulse.storage.journal.arrays import array_of
+from alphapulse.storage.journal.decoding import package_of
 from alphapulse.storage.journal.reader import JournalReader
 from alphapulse.storage.journal.writer import Journal
 from alphapulse.storage.tables import COLUMNS, NOTES, SCHEMA_VERSION

@@ -11,7 +11,7 @@ import pytest
 
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, InputPackage
-from alphapulse.storage.journal.encoding import package_of
+from alphapulse.storage.journal.decoding import package_of
 from alphapulse.storage.journal.removing import sweep, unnamed
 from alphapulse.storage.journal.sharing import NUM_ON_ANCHOR
 from alphapulse.storage.journal.writer import Journal

@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 
 from alphapulse.storage.asking.packages import with_forming
 from alphapulse.storage.journal.writer import Journal
-from alphapulse.storage.lake.delta import Lake, arrow_table
+from alphapulse.storage.lake.columns import arrow_table
+from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.lake.forming import STREAM
 from alphapulse.storage.tables import COLUMNS, KEYS, NOTES
 from tests.unit.storage.records import RUN, SYMBOLS, note, outcome, record

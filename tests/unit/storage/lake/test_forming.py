@@ -14,9 +14,10 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import DecisionRecord, StreamRef
 from alphapulse.storage.asking.conditions import Asked
 from alphapulse.storage.asking.reader import HistoryReader
-from alphapulse.storage.journal.encoding import package_of
+from alphapulse.storage.journal.decoding import package_of
 from alphapulse.storage.journal.writer import Journal
-from alphapulse.storage.lake.delta import Lake, arrow_schema
+from alphapulse.storage.lake.columns import arrow_schema
+from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.lake.forming import STREAM, put_together, split
 from alphapulse.storage.tables import COLUMNS
 from tests.unit.storage.lake.lakes import contents

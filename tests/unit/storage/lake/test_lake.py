@@ -14,9 +14,10 @@ from deltalake import DeltaTable, write_deltalake
 from alphapulse.domain.errors import StoreError
 from alphapulse.domain.inference import InputPackage
 from alphapulse.storage.asking.packages import with_forming
-from alphapulse.storage.journal.encoding import package_of
+from alphapulse.storage.journal.decoding import package_of
 from alphapulse.storage.journal.writer import Journal
-from alphapulse.storage.lake.delta import CHUNK, Lake, arrow_schema, arrow_table
+from alphapulse.storage.lake.columns import arrow_schema, arrow_table
+from alphapulse.storage.lake.delta import CHUNK, Lake
 from alphapulse.storage.lake.forming import STREAM
 from alphapulse.storage.tables import COLUMNS, NOTES
 from tests.unit.storage.lake.lakes import assert_holds_all, contents

@@ -20,7 +20,8 @@ import pytest
 from deltalake import DeltaTable, write_deltalake
 
 from alphapulse.storage.journal.writer import Journal
-from alphapulse.storage.lake.delta import NO_HOOKS, PARTITIONS, ROW_GROUP, Lake, arrow_schema
+from alphapulse.storage.lake.columns import ROW_GROUP, arrow_schema
+from alphapulse.storage.lake.delta import NO_HOOKS, PARTITIONS, Lake
 from alphapulse.storage.lake.forming import STREAM
 from alphapulse.storage.lake.upkeep import CHECKPOINT_EVERY, MAX_SMALL_FILES, Upkeep
 from alphapulse.storage.tables import COLUMNS

@@ -17,7 +17,8 @@ from alphapulse.domain.market import SECOND_NS
 from alphapulse.storage.history import InferenceHistory
 from alphapulse.storage.home import Home, Run
 from alphapulse.storage.journal.reader import JournalReader
-from alphapulse.storage.lake.delta import Lake, arrow_table
+from alphapulse.storage.lake.columns import arrow_table
+from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.tables import COLUMNS, KEYS
 from tests.unit.storage.records import START_NS, SYMBOLS, instant, outcome, record
 
