@@ -50,7 +50,8 @@ def test_what_was_acknowledged_survives_calls_that_fail(error: str) -> None:
 
     assert_nothing_wrong(figures)
     assert figures["refused"] > 20
-    assert sum(count for name, count in figures.items() if name.startswith("faults_")) > 100
+    num = sum(count for name, count in figures.items() if name.startswith("faults_"))
+    assert num > 40  # some 400 where nothing else runs; a busy machine makes fewer calls
     assert figures["recoveries"] > 4
 
 

@@ -28,7 +28,7 @@ _READ = {  # the columns read of each table; everything else stays on the disk
     "examples": ("run", "symbol", "event_ns", "model", "loss", "stratum"),
     "orders": ("inference_id",),
 }
-_ROW_BYTES = 120  # of a closed row in a journal beside its cells: keys, two indexes, page slack
+_ROW_BYTES = 75  # of a closed row in a journal beside its cells: keys, index, page slack
 # In a journal: what a restart goes on from, and what holds the newest number of its series, which
 # the next row would take again. A row the lake has not taken yet holds its decision too.
 _HELD = """
