@@ -51,4 +51,5 @@ ENGINES = {
 if __name__ == "__main__":
     version, prepared = ENGINES[ENGINE]
     run = prepared()
-    serve(f"{version}, {len(run())} row of {len(FILES)} files", run)
+    assert len(run()) == 1, "expected the one row of that id"
+    serve(f"{version}, 1 row of {len(FILES)} files", run)
