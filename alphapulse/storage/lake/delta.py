@@ -27,6 +27,7 @@ from alphapulse.domain.errors import StoreError
 from alphapulse.domain.market import SECOND_NS, Bools
 from alphapulse.storage.journal.reader import Batch, JournalReader
 from alphapulse.storage.lake.columns import arrow_schema, arrow_table, writer_properties
+from alphapulse.storage.lake.durable import bring_commits_to_disk, sync
 from alphapulse.storage.lake.forming import Forming
 from alphapulse.storage.lake.object_store import explain, is_object_store, storage_options
 from alphapulse.storage.tables import COLUMNS
@@ -44,8 +45,10 @@ class Lake:
         uri: a local folder or an object store's address; `day` is the UTC day of `event_ns`.
     """
 
-    def __init__(self, uri: str) -> None:
+    def __init__(self, uri: str, *, sync: Callable[[Path], None] = sync) -> None:
+        """Open the tables at `uri` when they are asked for; `sync` brings a file to the disk."""
         self.uri = uri.rstrip("/")
+        self._sync = sync
         self._tables: dict[str, DeltaTable] = {}
 
     def read(
@@ -145,8 +148,10 @@ class Lake:
 
     def _write(self, table: str, content: pa.RecordBatchReader, transaction: Transaction) -> None:
         with self._failing(table):
+            delta = self._created(table)
+            before = delta.version()
             write_deltalake(
-                self._created(table),
+                delta,
                 content,
                 mode="append",
                 schema_mode="merge",  # an older lake lacks the newer columns
@@ -154,6 +159,9 @@ class Lake:
                 commit_properties=CommitProperties(app_transactions=[transaction]),
                 post_commithook_properties=NO_HOOKS,  # upkeep does that, and no batch waits for it
             )
+            if not is_object_store(self.uri):
+                made = range(before + 1, delta.version() + 1)
+                bring_commits_to_disk(Path(self.uri, table).absolute(), made, sync=self._sync)
 
     def _created(self, table: str) -> DeltaTable:
         if table not in self._tables:

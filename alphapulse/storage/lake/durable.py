@@ -1,17 +1,21 @@
-"""Bring a lake's tables to the disk before what they replace goes: deltalake itself never does."""
+"""Bring what a lake holds to the disk: deltalake itself never does."""
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 import pyarrow as pa
 from deltalake import DeltaTable
 
-from alphapulse.storage.lake.delta import Lake
 from alphapulse.storage.lake.object_store import is_object_store
+
+if TYPE_CHECKING:
+    from alphapulse.storage.lake.delta import Lake
 
 VERSION_DIGITS = 20  # that a file of a table's log begins with
 
@@ -23,6 +27,19 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def bring_commits_to_disk(
+    folder: Path, versions: Iterable[int], *, sync: Callable[[Path], None] = sync
+) -> None:
+    """Return when commits of a table would survive a power failure, and the files they add.
+
+    Half of one would make the whole table unreadable until a person has removed it.
+    """
+    commits = [_commit(folder, version) for version in versions]
+    actions = [json.loads(line) for path in commits for line in path.read_text().splitlines()]
+    added = [folder / unquote(action["add"]["path"]) for action in actions if "add" in action]
+    _sync_all([*added, *commits], folder.parent, sync)
 
 
 def bring_to_disk(
@@ -51,11 +68,20 @@ def bring_to_disk(
             return
         root = Path(lake.uri).absolute()
         files = [*_data(delta, root / table, symbols, days), *_log(delta, root / table)]
-        for path in files:
-            sync(path)
-        folders = {f for path in files for f in path.parents if f.is_relative_to(root)}
-        for folder in sorted({root.parent, *folders}, reverse=True):
-            sync(folder)
+        _sync_all(files, root, sync)
+
+
+def _sync_all(files: Sequence[Path], root: Path, sync: Callable[[Path], None]) -> None:
+    """Sync files, then their folders up to the one that holds `root`."""
+    for path in files:
+        sync(path)
+    folders = {f for path in files for f in path.parents if f.is_relative_to(root)}
+    for folder in sorted({root.parent, *folders}, reverse=True):
+        sync(folder)
+
+
+def _commit(folder: Path, version: int) -> Path:
+    return folder / "_delta_log" / f"{version:0{VERSION_DIGITS}}.json"
 
 
 def _data(
@@ -78,8 +104,6 @@ def _log(delta: DeltaTable, folder: Path) -> list[Path]:
     log = folder / "_delta_log"
     checkpoints = sorted(log.glob("*.checkpoint*.parquet"))
     at = int(checkpoints[-1].name[:VERSION_DIGITS]) if checkpoints else -1
-    commits = [
-        log / f"{number:0{VERSION_DIGITS}}.json" for number in range(at + 1, delta.version() + 1)
-    ]
+    commits = [_commit(folder, version) for version in range(at + 1, delta.version() + 1)]
     hints = [log / "_last_checkpoint"] if checkpoints else []
     return [*checkpoints[-1:], *hints, *commits]

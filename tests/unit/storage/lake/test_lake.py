@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -51,6 +53,25 @@ def test_batches_arrive_bit_for_bit_and_once(tmp_path: Path, journal: Journal) -
     assert commits == 4 * 2 + 1 + len(NOTES)  # the first batch holds all answers and notes
     assert Lake(lake.uri).take(journal, writer=journal.name()) == 0
     assert_holds_all(lake, journal)
+
+
+def test_a_batch_is_on_the_disk_with_its_commit(tmp_path: Path, journal: Journal) -> None:
+    synced: list[Path] = []
+    lake = Lake(str(tmp_path / "lake"), sync=synced.append)
+    journal.name_batch(max_decisions=7)
+    lake.take(journal, writer=journal.name())
+    journal.name_batch(max_decisions=100)
+    synced.clear()
+
+    lake.take(journal, writer=journal.name())
+
+    for table in ("inferences", "packages", "rows"):
+        folder = tmp_path / "lake" / table
+        newest = max((folder / "_delta_log").glob("*.json"))
+        new = [line for line in newest.read_text().splitlines() if line.startswith('{"add"')]
+        files = [folder / unquote(json.loads(line)["add"]["path"]) for line in new]
+        assert files
+        assert {newest, newest.parent, folder, *files, *(f.parent for f in files)} <= {*synced}
 
 
 UNSAYABLE = (float("inf"), float("-inf"))  # deltalake's log has no word for them
