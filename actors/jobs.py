@@ -18,6 +18,7 @@ from alphapulse.domain.errors import Unavailable
 from alphapulse.domain.learning import TrainingRound
 
 NICE = "nice -n 10"  # decisions keep their latency
+CLOCK_S = 3.0  # when a process began is told by the clock, which may have been set since
 
 
 class Jobs:
@@ -84,6 +85,6 @@ def _lives(pid: int, created_s: int, host: str) -> bool:
     if host != socket.gethostname():
         return False
     try:
-        return int(psutil.Process(pid).create_time()) == created_s
+        return abs(psutil.Process(pid).create_time() - created_s) < CLOCK_S
     except psutil.NoSuchProcess:
         return False

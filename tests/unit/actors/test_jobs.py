@@ -28,6 +28,7 @@ def free_port() -> int:
     ("job", "is_gone"),
     [
         (f"process {os.getpid()} {CREATED} on {HERE}", False),
+        (f"process {os.getpid()} {CREATED - 1} on {HERE}", False),  # the clock was set
         (f"process {os.getpid()} {CREATED - 9} on {HERE}", True),  # the number was given again
         (f"process {os.getpid()} {CREATED} on another-{HERE}", True),
     ],
