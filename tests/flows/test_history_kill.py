@@ -46,12 +46,11 @@ def test_what_was_acknowledged_survives_fifty_kills() -> None:
 
 @pytest.mark.parametrize("error", ["enospc", "eio"])
 def test_what_was_acknowledged_survives_calls_that_fail(error: str) -> None:
-    figures = kill(15, f"--disk={error}", "--seed=20240807")
+    figures = kill(30, f"--disk={error}", "--seed=20240807")
 
     assert_nothing_wrong(figures)
-    assert figures["refused"] > 20
-    num = sum(count for name, count in figures.items() if name.startswith("faults_"))
-    assert num > 40  # some 400 where nothing else runs; a busy machine makes fewer calls
+    assert figures["refused"] > 100
+    assert sum(count for name, count in figures.items() if name.startswith("faults_")) > 100
     assert figures["recoveries"] > 4
 
 
@@ -59,10 +58,10 @@ def test_what_was_acknowledged_survives_a_disk_without_room() -> None:
     if not can_run_apart():
         pytest.skip("needs the right to mount a file system (unshare --user --mount)")
 
-    figures = kill(15, "--disk=full", "--seed=20240808")
+    figures = kill(25, "--disk=full", "--seed=20240808")
 
     assert_nothing_wrong(figures)
-    assert figures["refused"] > 20
+    assert figures["refused"] > 100
     assert figures["recoveries"] > 4
 
 

@@ -85,6 +85,8 @@ def test_it_goes_on_and_keeps_every_bit(home: Home, reader: HistoryReader) -> No
         assert stored is not None
         own = None if table != "rows" else pc.field("stream") != STREAM  # not part of packages
         assert stored.count_rows(filter=own) == len(after), table
+        if table == "rows":  # of the two instants that came after the last batch of then
+            assert stored.count_rows(filter=pc.field("stream") == STREAM) == 4
     assert len(rows_of(reader, "examples")) == 1
     newest = [row for row in rows_of(reader, "inferences") if row not in before["inferences"]]
     assert {row["timeframes"] for row in newest} == {'["1s","1m"]'}

@@ -25,13 +25,6 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal.close()
 
 
-@pytest.fixture
-def lake(tmp_path: Path, journal: Journal) -> Lake:
-    lake = Lake(str(tmp_path / "lake"))
-    lake.take(journal, writer=journal.name())
-    return lake
-
-
 def look(files: LakeFiles, journal: Journal, table: str = "inferences") -> Snapshot:
     found = files.at(table, writers=[journal.name()])
     assert found is not None

@@ -31,7 +31,6 @@ ROOT = Path(__file__).parents[4]
 KEEPER = """
 import sys
 from alphapulse.storage.lake.delta import Lake
-from alphapulse.storage.lake.forming import STREAM
 from alphapulse.storage.lake.upkeep import Upkeep
 upkeep = Upkeep(Lake(sys.argv[1]), keep_replaced_h=0)
 while upkeep.step(everything=True):
@@ -44,13 +43,6 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
     journal = journal_of(tmp_path / "journal.sqlite", seconds=20, batches=5)
     yield journal
     journal.close()
-
-
-@pytest.fixture
-def lake(tmp_path: Path, journal: Journal) -> Lake:
-    lake = Lake(str(tmp_path / "lake"))
-    lake.take(journal, writer=journal.name())
-    return lake
 
 
 def keep_up(upkeep: Upkeep, *, everything: bool = True) -> int:
